@@ -1,0 +1,64 @@
+import type { Client } from './client.ts'
+
+/** Why a request was refused. */
+export type RefusalReason = 'quota' | 'never' | 'capacity' | 'store'
+
+/** What one policy said about one request. */
+export interface LimitStatus {
+  /** The policy's name, as in `RateLimit-Policy`. */
+  readonly name: string
+  /** What the window allows; for a token bucket the refill per window. */
+  readonly quota: number
+  /** The window in ms; null for a policy without one. */
+  readonly windowMs: number | null
+  /** The IETF quota unit, `requests` unless the policy says otherwise. */
+  readonly unit: string
+  /** What this request cost here, in `unit`. */
+  readonly cost: number
+  /** What is left after this decision, in whole units, never below 0. */
+  readonly remaining: number
+  /** How long, in ms rounded up, until nothing of what was used counts any more. 0 when nothing is used. */
+  readonly resetMs: number
+  /** How long, in ms rounded up, until this policy alone has room for the same cost again; null when it never has. */
+  readonly waitMs: number | null
+  /** What can be used at once when nothing is used: the burst of a token bucket, else the quota. */
+  readonly capacity: number
+}
+
+/**
+ * What the limiter decided about a request. Middleware puts it on `req.rateLimit`.
+ *
+ * @example A bucket of 500 a minute that holds 200, of which this request took the 47th:
+ * `{ admitted: true, limits: [{ name: 'per-minute', quota: 500, capacity: 200, cost: 1, remaining: 153, … }], violated: [], retryAfterMs: 0, … }`
+ */
+export interface Decision {
+  /** Whether every policy had room. Nothing was charged when false. */
+  readonly admitted: boolean
+  /** False in shadow mode: what `admitted` says did not count. */
+  readonly enforced: boolean
+  readonly client: Client
+  /** Every policy that applied, in the order it was configured. Empty when the tier is unlimited or the store was away. */
+  readonly limits: readonly LimitStatus[]
+  /** Names of the policies that refused. */
+  readonly violated: readonly string[]
+  /**
+   * When the same request will be admitted, in ms from the decision, if nothing else is charged meanwhile: 0 when it was
+   * admitted, null when waiting does not help.
+   */
+  readonly retryAfterMs: number | null
+  /** Why it was refused; absent when it was admitted. */
+  readonly reason?: RefusalReason
+  /** True when the store was away and the decision was made without it. */
+  readonly degraded: boolean
+  /**
+   * Corrects the charge to what the request really cost: the total, for every policy or by policy name where they differ.
+   * The last call before the response ends counts. More than was charged may leave a debt that the next request waits out.
+   *
+   * @throws {RampmeterError} `RAMPMETER_INVALID_COST` unless every cost is a whole number of at least 0
+   */
+  settle(actualCost: number | Record<string, number>): void
+  /** Gives the whole charge back: this request never was. */
+  refund(): void
+  /** Says that the request is no longer in flight. The middleware does it when the response ends. */
+  release(): void
+}

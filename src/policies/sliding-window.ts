@@ -1,0 +1,108 @@
+import type { Policy, WindowPolicyOptions } from '../policy.ts'
+import type { Algorithm, Limit } from './algorithm.ts'
+import { buildPolicy, windowPolicyShape } from './build.ts'
+
+/**
+ * Never more than `quota` in any span of length `window`, wherever it begins. Constant memory: at most 16 entries of
+ * 12 bytes a counter.
+ *
+ * Exact for quotas up to 16. Above, entries that lie within a fourteenth of the window may be counted as the later one, so it
+ * errs to the strict side: under load between one and two times the quota it admits at least 93 % of what a
+ * {@link slidingLog} would, and a burst comes back within 1.1 windows.
+ *
+ * @example slidingWindow({ name: 'per-hour', quota: 20_000, window: '1h' })
+ *
+ * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION`, `RAMPMETER_UNKNOWN_OPTION`, `RAMPMETER_INVALID_DURATION`, `RAMPMETER_POLICY_NAME`
+ */
+export function slidingWindow(options: WindowPolicyOptions): Policy {
+  return buildPolicy('sliding-window', windowPolicyShape, options)
+}
+
+/** What was used at one time. In a sliding log, exactly then; in a sliding window, then or up to a cell earlier. */
+export interface WindowEntry {
+  at: number
+  count: number
+}
+
+export type SlidingWindowState = WindowEntry[]
+
+const mostEntries = 16
+const cellsPerWindow = 14
+
+/** Forgets entries that have left the window, and takes those of a clock that has since been set back for now. */
+export function openEntries(entries: WindowEntry[] | undefined, limit: Limit, now: number): WindowEntry[] {
+  if (entries === undefined) return []
+  let gone = 0
+  while (gone < entries.length && entries[gone]!.at + limit.windowUs <= now) gone += 1
+  if (gone > 0) entries.splice(0, gone)
+  const newest = entries.at(-1)
+  if (newest !== undefined && newest.at > now + limit.windowUs) {
+    for (const entry of entries) entry.at = Math.min(entry.at, now)
+  }
+  return entries
+}
+
+function used(entries: WindowEntry[]): number {
+  let sum = 0
+  for (const entry of entries) sum += entry.count
+  return sum
+}
+
+/** Adds a charge at the end; at the newest entry's time if the clock has stepped back behind it. */
+export function appendEntry(entries: WindowEntry[], now: number, cost: number): void {
+  const newest = entries.at(-1)
+  if (newest !== undefined && newest.at >= now) newest.count += cost
+  else entries.push({ at: now, count: cost })
+}
+
+/** What the sliding window and the sliding log have in common: all but how a charge is kept. */
+export const windowArithmetic: Omit<Algorithm<WindowEntry[]>, 'charge'> = {
+  open: openEntries,
+
+  earliest(entries, limit, now, cost) {
+    let excess = used(entries) + cost - limit.quota
+    if (excess <= 0) return now
+    for (const entry of entries) {
+      excess -= entry.count
+      if (excess <= 0) return entry.at + limit.windowUs
+    }
+    return now
+  },
+
+  remaining(entries, limit) {
+    return Math.max(0, limit.quota - used(entries))
+  },
+
+  refund(entries, limit, now, chargedAt, cost) {
+    if (chargedAt + limit.windowUs <= now) return
+    const index = entries.findIndex((entry) => entry.at >= chargedAt)
+    if (index === -1) return
+    const entry = entries[index]!
+    entry.count -= Math.min(entry.count, cost)
+    if (entry.count === 0) entries.splice(index, 1)
+  },
+
+  expires(entries, limit, now) {
+    const newest = entries.at(-1)
+    return newest === undefined ? now : newest.at + limit.windowUs
+  },
+}
+
+/** Merges the newest two neighbours of one cell; if the clock jumped so that there are none, the newest two. */
+function mergeNewest(entries: WindowEntry[], windowUs: number): void {
+  const cell = Math.ceil(windowUs / cellsPerWindow)
+  let index = entries.length - 1
+  while (index > 0 && Math.floor(entries[index]!.at / cell) !== Math.floor(entries[index - 1]!.at / cell)) index -= 1
+  if (index === 0) index = entries.length - 1
+  // The sum leaves with the later of the two: never more than the quota, at times a little less.
+  entries[index]!.count += entries[index - 1]!.count
+  entries.splice(index - 1, 1)
+}
+
+export const slidingWindowAlgorithm: Algorithm<SlidingWindowState> = {
+  ...windowArithmetic,
+  charge(entries, limit, now, cost) {
+    appendEntry(entries, now, cost)
+    if (entries.length > mostEntries) mergeNewest(entries, limit.windowUs)
+  },
+}

@@ -1,0 +1,81 @@
+import type { Request } from 'express'
+import type { Client } from './client.ts'
+import type { Duration } from './duration.ts'
+
+/** The algorithms, by the name that a policy of theirs has when it is given none. */
+export type PolicyKind = 'token-bucket' | 'sliding-window' | 'sliding-log' | 'fixed-window' | 'first-minutes'
+
+/** A number of units for everybody, or a client's own, usually from `client.claims`. A whole number from 0 to 10¹². */
+export type Amount = number | ((client: Client) => number)
+
+/** What a request costs: a whole number from 0 to 10¹², or what says so. 0 is free. */
+export type Cost = number | ((req: Request, client: Client) => number | Promise<number>)
+
+/**
+ * Whose counter a policy uses.
+ *
+ * - `client` (default): each client its own.
+ * - `address`: each address its own, whoever sends from it; IPv6 by subnet.
+ * - `tier`: one for all clients of a tier.
+ * - `global`: one for everybody.
+ * - a function: one for each text it returns (a tenant, a model, …), of 1 to 4096 characters.
+ */
+export type Partition = 'client' | 'address' | 'tier' | 'global' | ((req: Request, client: Client) => string)
+
+/** What a policy does when the store is away; see `onStoreError` of the limiter. */
+export type OnStoreError = 'local' | 'open' | 'closed'
+
+/** What every policy takes. */
+export interface PolicyOptions {
+  /**
+   * Names the policy in header fields, in `violated` and in its counters: printable ASCII, unique within a decision.
+   * Default: the kind, such as `token-bucket`. A new name is a new counter.
+   */
+  name?: string
+  /** Whose counter it is. Default `client`. */
+  partition?: Partition
+  /** The IETF quota unit: `requests` (default), or your own (`tokens`, `points`). */
+  unit?: string
+  /** What a request costs here. Default: the route's cost, which is 1 unless it says otherwise. */
+  cost?: Cost
+  /** The policy applies only to requests for which this is true. */
+  when?: (req: Request, client: Client) => boolean
+  /** `shadow` decides and counts, and refuses nothing. Default `enforce`. */
+  mode?: 'enforce' | 'shadow'
+  /**
+   * Caps, in units a second, how much quota the `RateLimit` field advertises against its time, as the draft asks of long
+   * windows. It lowers what is told, never what is admitted. Default: no cap.
+   */
+  maxRate?: number
+  /** What this policy does when the store is away. Default: the limiter's. */
+  onStoreError?: OnStoreError
+}
+
+/** What the policies with a window take. */
+export interface WindowPolicyOptions extends PolicyOptions {
+  /** How much is allowed in a window. */
+  quota: Amount
+  /** The length of the window, from 1 ms to 366 days. */
+  window: Duration
+}
+
+/** A limit, as its builder made it. Treat it as opaque: build it with `tokenBucket`, `slidingWindow`, … */
+export interface Policy {
+  readonly kind: PolicyKind
+  readonly name: string
+  readonly quota: Amount
+  /** What a token bucket holds at most; undefined means the quota. */
+  readonly burst: Amount | undefined
+  readonly windowMs: number
+  /** Only of `first-minutes`: ms from one grant to the next. */
+  readonly renewAfterMs: number | undefined
+  readonly partition: Partition
+  readonly unit: string
+  readonly cost: Cost | undefined
+  readonly when: ((req: Request, client: Client) => boolean) | undefined
+  readonly mode: 'enforce' | 'shadow'
+  readonly maxRate: number | undefined
+  readonly onStoreError: OnStoreError | undefined
+  /** Names the policy's counters within a partition: 32 bits of name, kind and window. */
+  readonly stateId: number
+}

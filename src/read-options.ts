@@ -1,0 +1,46 @@
+import type * as z from 'zod'
+import { RampmeterError } from './errors.ts'
+
+/**
+ * Parses options that a user wrote. A mistake becomes one {@link RampmeterError} that says where, what was seen, and what to
+ * write: all mistakes of the object are listed, so that one restart mends them.
+ *
+ * @throws {RampmeterError} `RAMPMETER_UNKNOWN_OPTION`, `RAMPMETER_INVALID_OPTION`
+ */
+export function readOptions<Schema extends z.ZodObject>(schema: Schema, value: unknown, what: string): z.output<Schema> {
+  const result = schema.safeParse(value)
+  if (result.success) return result.data
+  const mistakes = result.error.issues.map((issue) => describe(issue, schema, value))
+  const unknown = result.error.issues.every((issue) => issue.code === 'unrecognized_keys')
+  throw new RampmeterError(
+    unknown ? 'RAMPMETER_UNKNOWN_OPTION' : 'RAMPMETER_INVALID_OPTION',
+    `${what}: ${mistakes.join('; ')}`,
+  )
+}
+
+function describe(issue: z.core.$ZodIssue, schema: z.ZodObject, value: unknown): string {
+  const path = issue.path.map(String)
+  if (issue.code === 'unrecognized_keys') {
+    const where = path.length === 0 ? '' : ` in ${path.join('.')}`
+    const known = path.length === 0 ? `; there are ${Object.keys(schema.shape).join(', ')}` : ''
+    return `unknown option ${issue.keys.map((key) => `\`${key}\``).join(', ')}${where}${known}`
+  }
+  const seen = path.reduce<unknown>((at, key) => (at as Record<string, unknown> | undefined)?.[key], value)
+  return `${path.length === 0 ? 'the options' : `\`${path.join('.')}\``}: saw ${show(seen)}, expected ${expected(issue)}`
+}
+
+function expected(issue: z.core.$ZodIssue): string {
+  if (issue.code === 'invalid_value') return issue.values.map((one) => JSON.stringify(one)).join(' or ')
+  if (issue.code === 'invalid_type' && !issue.message.startsWith('Invalid input')) return issue.message
+  if (issue.code === 'invalid_type') return `a ${issue.expected}`
+  return issue.message.replace(/^Invalid input: expected /, '').replace(/^Too (small|big): expected \w+ to be /, 'a number ')
+}
+
+/** Shows a value by its type where the value itself might be a secret or long. */
+function show(value: unknown): string {
+  if (value === undefined) return 'nothing'
+  if (value === null || typeof value === 'number' || typeof value === 'boolean') return String(value)
+  if (typeof value === 'string') return value.length <= 40 ? JSON.stringify(value) : `a text of ${value.length} characters`
+  if (typeof value === 'function') return 'a function'
+  return Array.isArray(value) ? `a list of ${value.length}` : 'an object'
+}
