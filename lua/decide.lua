@@ -1,0 +1,147 @@
+-- Decides requests: for each, either every policy admits and every one is charged, or none is.
+--
+-- KEYS   of each decision in turn: the keys its plan counts on, from 1: partitions, and the lists of its sliding logs, which
+--        carry the same hash tag.
+-- ARGV   one plan a decision, a flat JSON array of whole numbers (times in microseconds):
+--        commit (1; 0 looks and changes nothing), how many keys, how many entries to undo, how many to charge, then the
+--        entries, nine numbers each: key, key of the log (or 0), kind, state id, window, quota, capacity, cost, and
+--        at an undo: when it was charged; at a charge: 1 if the first minutes' extra may stand in for it, 2 if it only
+--        watches (shadow), else 0.
+-- RETURNS one flat row of integers. A decision: admitted (1 or 0), the time, the wait until the same is admitted
+--        (0 when it was, -1 when never); then for each charge: verdict (0 refused, 1 fits, 2 lifted, 3 inactive), remaining,
+--        wait until the same cost fits (-1 never), time until nothing used counts any more.
+-- COMMANDS TIME GET SET UNLINK LINDEX LRANGE LSET RPUSH LREM LTRIM PEXPIRE
+
+--- include lib/partition.lua
+--- include lib/token-bucket.lua
+--- include lib/sliding-window.lua
+--- include lib/sliding-log.lua
+--- include lib/fixed-window.lua
+--- include lib/first-minutes.lua
+
+local FIRST_MINUTES = 5
+local LIFTABLE, SHADOW = 1, 2
+local REFUSED, FITS, LIFTED, INACTIVE = 0, 1, 2, 3
+local SECOND = 1000000
+
+-- How long until a cost fits: 0 when it does, -1 when it never will.
+local function wait_for(record, limit, now, cost)
+  if cost > limit.capacity then return -1 end
+  return record.algorithm.earliest(record.state, limit, now, cost) - now
+end
+
+-- The longer of two waits, of which -1 is the longest.
+local function longer(one, other)
+  if one < 0 or other < 0 then return -1 end
+  return math.max(one, other)
+end
+
+local function decide(plan, base, now, answer)
+  local commit = plan[1] == 1
+  local undos, charges = plan[3], plan[4]
+  local partitions = {}
+
+  local function open(entry)
+    local partition = partitions[entry.key]
+    if not partition then
+      partition = load_partition(entry.key)
+      partitions[entry.key] = partition
+    end
+    return open_record(partition, entry, now), partition
+  end
+
+  local from = 5
+  for _ = 1, undos do
+    local entry = read_entry(plan, from, base, commit)
+    local record, partition = open(entry)
+    record.algorithm.refund(record.state, entry, now, entry.last, entry.cost)
+    partition.dirty = true
+    from = from + 9
+  end
+
+  -- What each policy says on its own. The first minutes' extra never refuses: it stands in for those it may lift.
+  local entries, extra = {}, nil
+  local hard_wait, lifted_wait, hard, soft = 0, 0, false, false
+  for index = 1, charges do
+    local entry = read_entry(plan, from, base, commit)
+    entry.record, entry.partition = open(entry)
+    entries[index] = entry
+    if entry.kind == FIRST_MINUTES then
+      extra = entry
+    else
+      entry.wait = 0
+      if entry.cost > 0 then entry.wait = wait_for(entry.record, entry, now, entry.cost) end
+      if entry.last < SHADOW then
+        if entry.last == LIFTABLE then
+          lifted_wait = longer(lifted_wait, entry.wait)
+          soft = soft or entry.wait ~= 0
+        else
+          hard_wait = longer(hard_wait, entry.wait)
+          hard = hard or entry.wait ~= 0
+        end
+      end
+    end
+    from = from + 9
+  end
+  local lifts, extra_ends = false, 0
+  if extra then
+    extra_ends = extra.record.state.start + extra.window
+    lifts = now < extra_ends and extra.record.state.used + extra.cost <= extra.quota
+  end
+  local admitted = not hard and (not soft or lifts)
+
+  local wait = 0
+  if not admitted then
+    wait = longer(hard_wait, lifted_wait)
+    if lifts and hard_wait >= 0 and now + hard_wait + SECOND < extra_ends then wait = hard_wait end
+  elseif commit then
+    for index = 1, charges do
+      local entry = entries[index]
+      if entry == extra then
+        if soft then extra.record.algorithm.charge(extra.record.state, extra, now, extra.cost) end
+        entry.partition.dirty = true
+      elseif entry.wait == 0 and entry.cost > 0 then
+        entry.record.algorithm.charge(entry.record.state, entry, now, entry.cost)
+        entry.partition.dirty = true
+      end
+    end
+  end
+
+  local size = #answer
+  answer[size + 1] = admitted and 1 or 0
+  answer[size + 2] = now
+  answer[size + 3] = wait
+  size = size + 3
+  for index = 1, charges do
+    local entry = entries[index]
+    local algorithm, state = entry.record.algorithm, entry.record.state
+    local verdict = FITS
+    if entry == extra then
+      if now >= extra_ends then verdict = INACTIVE end
+    elseif entry.wait ~= 0 then
+      verdict = (lifts and entry.last == LIFTABLE) and LIFTED or REFUSED
+    end
+    answer[size + 1] = verdict
+    answer[size + 2] = algorithm.remaining(state, entry, now)
+    answer[size + 3] = wait_for(entry.record, entry, now, math.max(entry.cost, 1))
+    answer[size + 4] = math.max(0, algorithm.expires(state, entry, now) - now)
+    size = size + 4
+  end
+
+  if commit then
+    for _, partition in pairs(partitions) do
+      if partition.dirty then save_partition(partition, now) end
+    end
+  end
+end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local answer = {}
+local base = 0
+for index = 1, #ARGV do
+  local plan = cjson.decode(ARGV[index])
+  decide(plan, base, now, answer)
+  base = base + plan[2]
+end
+return answer

@@ -1,0 +1,83 @@
+-- A partition's counters share one value: a row of records, one a policy, so that many limits cost one read and one write.
+-- A record is its header, <state id: 4 bytes> <expires, in seconds: 4> <length: 2>, and as many bytes as its algorithm packs.
+
+-- Reads the records of a key. Bytes are unpacked only for the policies that a decision opens.
+local function load_partition(key)
+  local partition = { key = key, order = {}, records = {}, stored = redis.call('GET', key) }
+  local value = partition.stored
+  if value then
+    local from, size = 1, #value
+    while from + 9 <= size do
+      local id, expires, length = struct.unpack('<I4I4I2', value, from)
+      partition.order[#partition.order + 1] = id
+      partition.records[id] = { expires = expires * 1000000, bytes = string.sub(value, from + 10, from + 9 + length) }
+      from = from + 10 + length
+    end
+  end
+  return partition
+end
+
+-- Writes the records back, those that expired left out, and lets the key live as long as the last of them.
+local function save_partition(partition, now)
+  local parts, expires = {}, 0
+  for _, id in ipairs(partition.order) do
+    local record = partition.records[id]
+    if record.state then
+      record.bytes, record.expires = record.algorithm.pack(record.state, record.limit, now)
+    end
+    if record.expires > now then
+      if record.expires > expires then expires = record.expires end
+      parts[#parts + 1] = struct.pack('<I4I4I2', id, math.ceil(record.expires / 1000000), #record.bytes) .. record.bytes
+    end
+  end
+  if #parts > 0 then
+    redis.call('SET', partition.key, table.concat(parts), 'PX', string.format('%.0f', math.ceil((expires - now) / 1000)))
+  elseif partition.stored then
+    redis.call('UNLINK', partition.key)
+  end
+end
+
+-- The algorithms a call uses, by their numbers; each file of lib/ adds one. Made when first needed, since making a
+-- function costs time in every call.
+local define = {}
+local defined = {}
+
+local function algorithm_of(kind)
+  local algorithm = defined[kind]
+  if not algorithm then
+    algorithm = define[kind]()
+    defined[kind] = algorithm
+  end
+  return algorithm
+end
+
+-- Makes a policy's record ready for use: its state, mended for the clock and for limits that have changed.
+local function open_record(partition, entry, now)
+  local record = partition.records[entry.id]
+  if not record then
+    record = { expires = 0 }
+    partition.records[entry.id] = record
+    partition.order[#partition.order + 1] = entry.id
+  end
+  record.algorithm = algorithm_of(entry.kind)
+  record.limit = entry
+  record.state = record.algorithm.open(record.state or record.bytes, entry, now)
+  if record.state.mended then partition.dirty = true end
+  return record
+end
+
+-- Reads a policy's entry of nine numbers from a plan; `last` is what the script at hand says it is.
+local function read_entry(plan, from, base, commit)
+  return {
+    commit = commit,
+    key = KEYS[base + plan[from]],
+    log_key = KEYS[base + plan[from + 1]],
+    kind = plan[from + 2],
+    id = plan[from + 3],
+    window = plan[from + 4],
+    quota = plan[from + 5],
+    capacity = plan[from + 6],
+    cost = plan[from + 7],
+    last = plan[from + 8],
+  }
+end
