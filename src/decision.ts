@@ -1,7 +1,16 @@
 import type { Client } from './client.ts'
 
-/** Why a request was refused. */
-export type RefusalReason = 'quota' | 'never' | 'capacity' | 'store'
+/**
+ * Why a request was refused.
+ *
+ * - `quota`: a policy has no room now; 429, and `retryAfterMs` says when it has.
+ * - `never`: it costs more than a policy ever holds; 403, waiting does not help.
+ * - `capacity`: there is less to give than usual; 503.
+ * - `store`: the store was away, and what applied says to refuse then; 503.
+ * - `proof`: a credential was wrong, or none came where one is needed; 401.
+ * - `verification`: what is needed to check the credential could not be had; 503.
+ */
+export type RefusalReason = 'quota' | 'never' | 'capacity' | 'store' | 'proof' | 'verification'
 
 /** What one policy said about one request. */
 export interface LimitStatus {

@@ -19,6 +19,7 @@ export const errorCodes = {
   RAMPMETER_CLUSTER_UNSUPPORTED: 'an ioredis Cluster was given, which this version does not support',
   RAMPMETER_INVALID_COST: 'a cost that is not a whole number of at least 0',
   RAMPMETER_INVALID_QUOTA: 'a quota or burst that is not a whole number in range',
+  RAMPMETER_POLICY_FUNCTION_FAILED: 'a function given to a policy threw',
   RAMPMETER_INVALID_PARTITION: 'a partition that is not a text of 1 to 4096 characters',
   RAMPMETER_MISSING_PARTITION: '`decide` met a policy whose partition only a request could tell',
   RAMPMETER_INVALID_CLIENT: '`decide`, `peek` or `reset` was given no usable client id',

@@ -27,15 +27,27 @@ export interface Identity {
  * - `unavailable`: what is needed to tell cannot be had now; the request is answered 503, never 401.
  */
 export type Verification =
-  | { readonly outcome: 'absent'; /** A hint for `reasons`, such as that a key was shown and not known. */ readonly note?: string }
+  | {
+      readonly outcome: 'absent'
+      /** A hint for `reasons`, such as that a key was shown and not known. */ readonly note?: string
+    }
   | { readonly outcome: 'verified'; readonly identity: Identity }
-  | { readonly outcome: 'invalid'; readonly reason: string; /** The `WWW-Authenticate` value. */ readonly challenge: string }
+  | {
+      readonly outcome: 'invalid'
+      readonly reason: string
+      /** The `WWW-Authenticate` value. */ readonly challenge: string
+    }
   | { readonly outcome: 'unavailable'; readonly reason: string; readonly cause: unknown }
 
 /** Proves who is asking, or passes. Built by `apiKey`, `session`, …, or by you. */
 export interface Verifier {
   /** Found on `client.provedBy`. */
   readonly name: string
+  /**
+   * True where the answer may change while a request is served, as when it logs in. Then a `limiter.route()` further in asks
+   * again; all others are asked once a request.
+   */
+  readonly mayChange?: boolean
   /** Never throws for what a client sent; what it throws fails the request through `next(error)`. */
   verify(req: Request): Verification | Promise<Verification>
 }
