@@ -14,8 +14,7 @@ const longestMs = 366 * 24 * 3_600_000
  * @throws {RampmeterError} `RAMPMETER_INVALID_DURATION`
  */
 export function parseDuration(value: unknown, what: string): number {
-  const read =
-    typeof value === 'string' && /^\d+(\.\d+)?(ms|s|m|h|d)$/.test(value) ? ms(value as StringValue) : value
+  const read = typeof value === 'string' && /^\d+(\.\d+)?(ms|s|m|h|d)$/.test(value) ? ms(value as StringValue) : value
   if (typeof read !== 'number' || !Number.isInteger(read) || read < 1 || read > longestMs) {
     throw new RampmeterError(
       'RAMPMETER_INVALID_DURATION',
@@ -27,7 +26,12 @@ export function parseDuration(value: unknown, what: string): number {
 
 /** Writes milliseconds the short way people write windows: `60000` is `1m`, `90000` is `90s`. */
 export function formatDuration(milliseconds: number): string {
-  for (const [unit, size] of [['d', 86_400_000], ['h', 3_600_000], ['m', 60_000], ['s', 1000]] as const) {
+  for (const [unit, size] of [
+    ['d', 86_400_000],
+    ['h', 3_600_000],
+    ['m', 60_000],
+    ['s', 1000],
+  ] as const) {
     if (milliseconds % size === 0) return `${milliseconds / size}${unit}`
   }
   return `${milliseconds}ms`

@@ -7,7 +7,11 @@ import { RampmeterError } from './errors.ts'
  *
  * @throws {RampmeterError} `RAMPMETER_UNKNOWN_OPTION`, `RAMPMETER_INVALID_OPTION`
  */
-export function readOptions<Schema extends z.ZodObject>(schema: Schema, value: unknown, what: string): z.output<Schema> {
+export function readOptions<Schema extends z.ZodObject>(
+  schema: Schema,
+  value: unknown,
+  what: string,
+): z.output<Schema> {
   const result = schema.safeParse(value)
   if (result.success) return result.data
   const mistakes = result.error.issues.map((issue) => describe(issue, schema, value))
@@ -33,14 +37,17 @@ function expected(issue: z.core.$ZodIssue): string {
   if (issue.code === 'invalid_value') return issue.values.map((one) => JSON.stringify(one)).join(' or ')
   if (issue.code === 'invalid_type' && !issue.message.startsWith('Invalid input')) return issue.message
   if (issue.code === 'invalid_type') return `a ${issue.expected}`
-  return issue.message.replace(/^Invalid input: expected /, '').replace(/^Too (small|big): expected \w+ to be /, 'a number ')
+  return issue.message
+    .replace(/^Invalid input: expected /, '')
+    .replace(/^Too (small|big): expected \w+ to be /, 'a number ')
 }
 
 /** Shows a value by its type where the value itself might be a secret or long. */
 function show(value: unknown): string {
   if (value === undefined) return 'nothing'
   if (value === null || typeof value === 'number' || typeof value === 'boolean') return String(value)
-  if (typeof value === 'string') return value.length <= 40 ? JSON.stringify(value) : `a text of ${value.length} characters`
+  if (typeof value === 'string')
+    return value.length <= 40 ? JSON.stringify(value) : `a text of ${value.length} characters`
   if (typeof value === 'function') return 'a function'
   return Array.isArray(value) ? `a list of ${value.length}` : 'an object'
 }

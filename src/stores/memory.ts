@@ -15,7 +15,9 @@ export interface MemoryStoreOptions {
 }
 
 const optionsSchema = z.strictObject({
-  now: z.custom<() => number>((value) => typeof value === 'function', 'a function that returns milliseconds').optional(),
+  now: z
+    .custom<() => number>((value) => typeof value === 'function', 'a function that returns milliseconds')
+    .optional(),
   maxKeys: z.int().min(1).max(10_000_000).default(100_000),
 })
 
@@ -59,6 +61,7 @@ class MemoryStore implements Store, OpenStore {
       if (closed) throw new RampmeterError('RAMPMETER_CLOSED', 'the store was used after its limiter was closed')
     }
     return {
+      local: true,
       decide: async (request) => {
         whileOpen()
         return this.decide(request)
@@ -79,28 +82,51 @@ class MemoryStore implements Store, OpenStore {
 
   async decide(request: DecisionRequest): Promise<StoreDecision> {
     const now = this.#now()
-    if (!request.commit) {
-      return decideTogether(request, now, (charge) => {
-        const counter = this.#spaceOf(charge.partition).find(charge.partition)?.get(charge.stateId)
-        return algorithms[charge.kind].open(structuredClone(counter?.state), charge, now)
-      })
-    }
+    if (!request.commit) return this.#look(request, now)
+    this.#sweep(now)
     const touched = new Set<string>()
+    const unstarted: [Counters, Charge][] = []
     const decision = decideTogether(request, now, (charge) => {
       touched.add(charge.partition)
-      return this.#openCounter(charge, now)
+      const counters = this.#spaceOf(charge.partition).findOrAdd(charge.partition)
+      const before = counters.get(charge.stateId)?.state
+      const state = openCounter(counters, charge, now)
+      if (charge.kind === 'first-minutes' && state !== before) unstarted.push([counters, charge])
+      return state
     })
+    // The first minutes begin with the first request that asks for them and is admitted.
+    for (const [counters, charge] of unstarted) {
+      if (!decision.admitted || !request.charges.some((one) => one.stateId === charge.stateId)) counters.delete(charge.stateId)
+    }
     for (const partition of touched) this.#spaceOf(partition).keep(partition, now)
     return decision
   }
 
+  /** Decides on copies. */
+  #look(request: DecisionRequest, now: number): StoreDecision {
+    const copies = new Map<string, unknown>()
+    return decideTogether(request, now, (charge) => {
+      const name = `${charge.stateId} ${charge.partition}`
+      const counter = this.#spaceOf(charge.partition).find(charge.partition)?.get(charge.stateId)
+      const copy = copies.has(name) ? copies.get(name) : structuredClone(counter?.state)
+      const state = algorithms[charge.kind].open(copy, charge, now)
+      copies.set(name, state)
+      return state
+    })
+  }
+
   async settle(corrections: readonly Correction[]): Promise<void> {
     const now = this.#now()
+    this.#sweep(now)
     for (const { charged, by } of corrections) {
       const { charge, chargedAtUs } = charged
-      const state = this.#openCounter(charge, now)
+      const counters = this.#spaceOf(charge.partition).findOrAdd(charge.partition)
+      const before = counters.get(charge.stateId)?.state
+      const state = openCounter(counters, charge, now)
       if (by < 0) algorithms[charge.kind].refund(state, charge, now, chargedAtUs, -by)
-      else algorithms[charge.kind].charge(state, charge, now, by)
+      else if (by > 0) algorithms[charge.kind].charge(state, charge, now, by)
+      // Correcting what an earlier grant was charged grants nothing.
+      if (charge.kind === 'first-minutes' && state !== before) counters.delete(charge.stateId)
       this.#spaceOf(charge.partition).keep(charge.partition, now)
     }
   }
@@ -119,7 +145,7 @@ class MemoryStore implements Store, OpenStore {
   }
 
   #now(): number {
-    return Math.floor(this.#clock() * 1000)
+    return Math.round(this.#clock() * 1000)
   }
 
   /** Anybody can have many addresses; those who showed who they are must not be crowded out by them. */
@@ -127,18 +153,23 @@ class MemoryStore implements Store, OpenStore {
     return partition.startsWith('ip:') ? this.#addresses : this.#others
   }
 
-  #openCounter(charge: Charge, now: number): unknown {
-    const counters = this.#spaceOf(charge.partition).findOrAdd(charge.partition, now)
-    const counter = counters.get(charge.stateId)
-    const state = algorithms[charge.kind].open(counter?.state, charge, now)
-    if (counter === undefined) {
-      counters.set(charge.stateId, { state, charge })
-    } else {
-      counter.state = state
-      counter.charge = charge
-    }
-    return state
+  /** Before any counter is opened: what expires is dropped, and one that was opened must stay. */
+  #sweep(now: number): void {
+    this.#addresses.sweep(now)
+    this.#others.sweep(now)
   }
+}
+
+function openCounter(counters: Counters, charge: Charge, now: number): unknown {
+  const counter = counters.get(charge.stateId)
+  const state = algorithms[charge.kind].open(counter?.state, charge, now)
+  if (counter === undefined) {
+    counters.set(charge.stateId, { state, charge })
+  } else {
+    counter.state = state
+    counter.charge = charge
+  }
+  return state
 }
 
 const secondUs = 1_000_000
@@ -166,10 +197,9 @@ class Space {
     return this.#partitions.size >= this.#max ? this.#shared : undefined
   }
 
-  findOrAdd(partition: string, now: number): Counters {
+  findOrAdd(partition: string): Counters {
     const own = this.#partitions.get(partition)
     if (own !== undefined) return own.counters
-    this.#sweep(now)
     if (this.#partitions.size >= this.#max) return this.#shared
     const counters: Counters = new Map()
     this.#partitions.set(partition, { counters, due: Infinity })
@@ -204,7 +234,7 @@ class Space {
     this.#shared.clear()
   }
 
-  #sweep(now: number): void {
+  sweep(now: number): void {
     const second = Math.floor(now / secondUs)
     // A clock that stepped back: the seconds to come are gone through again.
     if (second < this.#swept) this.#swept = second

@@ -93,6 +93,8 @@ export interface Store {
 
 /** A limiter's handle on a store. */
 export interface OpenStore {
+  /** True for a store that answers without leaving the process: no deadline is kept for it. */
+  readonly local?: boolean
   /** Decides all charges at once: either each is made or none is. */
   decide(request: DecisionRequest): Promise<StoreDecision>
   /** Corrects charges that were made, without asking whether there is room. */

@@ -30,7 +30,11 @@ function waitFor(charge: Charge, state: unknown, now: number, cost: number): num
  *
  * @param open finds a charge's state, fit for use at `now`; what the decision changes in it is kept
  */
-export function decideTogether(request: DecisionRequest, now: number, open: (charge: Charge) => unknown): StoreDecision {
+export function decideTogether(
+  request: DecisionRequest,
+  now: number,
+  open: (charge: Charge) => unknown,
+): StoreDecision {
   for (const { charge, cost, chargedAtUs } of request.undo) {
     algorithms[charge.kind].refund(open(charge), charge, now, chargedAtUs, cost)
   }
@@ -71,7 +75,7 @@ export function decideTogether(request: DecisionRequest, now: number, open: (cha
     if (index === extraIndex) {
       if (now >= extraEnds) verdict = 'inactive'
     } else if (waits[index] !== 0) {
-      verdict = lifts && charge.liftable ? 'lifted' : 'refused'
+      verdict = lifts && charge.liftable && !charge.shadow ? 'lifted' : 'refused'
     }
     return {
       verdict,

@@ -44,7 +44,12 @@ export function planSettlement(corrections: readonly Correction[], names: KeyNam
 export function readDecision(row: readonly number[], charges: readonly Charge[]): StoreDecision {
   const [admitted, nowUs, wait] = row as [number, number, number]
   const outcomes = charges.map((_, index): ChargeOutcome => {
-    const [verdict, remaining, waitUs, resetUs] = row.slice(3 + index * 4, 7 + index * 4) as [number, number, number, number]
+    const [verdict, remaining, waitUs, resetUs] = row.slice(3 + index * 4, 7 + index * 4) as [
+      number,
+      number,
+      number,
+      number,
+    ]
     return { verdict: verdicts[verdict]!, remaining, waitUs: orNever(waitUs), resetUs }
   })
   return { admitted: admitted === 1, nowUs, retryAfterUs: orNever(wait), outcomes }

@@ -281,6 +281,9 @@ local total, newest = struct.unpack('<dI7', stored)
 state = { total = total, newest = newest, gone = 0, key = limit.log_key }
 end
 if state.total == 0 then return state end
+if state.newest + limit.window <= now then
+return { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }
+end
 if state.newest > now + limit.window then mend_future(state, limit, now) end
 walk(state, function(at, count)
 if at + limit.window > now then return true end
@@ -394,7 +397,7 @@ if type(stored) == 'string' then
 local start, used = struct.unpack('<dd', stored)
 state = { start = start, used = used }
 end
-if not state or state.start + limit.capacity <= now then return { start = now, used = 0 } end
+if not state or state.start + limit.capacity <= now then return { start = now, used = 0, ungranted = true } end
 if state.start > now + limit.capacity then
 state.start = now
 state.mended = true
@@ -419,7 +422,8 @@ end,
 expires = function(state, limit)
 return state.start + limit.capacity
 end,
-pack = function(state, limit)
+pack = function(state, limit, now)
+if state.ungranted then return '', now end
 return struct.pack('<dd', state.start, state.used), state.start + limit.capacity
 end,
 }
@@ -493,6 +497,7 @@ elseif commit then
 for index = 1, charges do
 local entry = entries[index]
 if entry == extra then
+extra.record.state.ungranted = nil
 if soft then extra.record.algorithm.charge(extra.record.state, extra, now, extra.cost) end
 entry.partition.dirty = true
 elseif entry.wait == 0 and entry.cost > 0 then
@@ -819,6 +824,9 @@ local total, newest = struct.unpack('<dI7', stored)
 state = { total = total, newest = newest, gone = 0, key = limit.log_key }
 end
 if state.total == 0 then return state end
+if state.newest + limit.window <= now then
+return { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }
+end
 if state.newest > now + limit.window then mend_future(state, limit, now) end
 walk(state, function(at, count)
 if at + limit.window > now then return true end
@@ -932,7 +940,7 @@ if type(stored) == 'string' then
 local start, used = struct.unpack('<dd', stored)
 state = { start = start, used = used }
 end
-if not state or state.start + limit.capacity <= now then return { start = now, used = 0 } end
+if not state or state.start + limit.capacity <= now then return { start = now, used = 0, ungranted = true } end
 if state.start > now + limit.capacity then
 state.start = now
 state.mended = true
@@ -957,7 +965,8 @@ end,
 expires = function(state, limit)
 return state.start + limit.capacity
 end,
-pack = function(state, limit)
+pack = function(state, limit, now)
+if state.ungranted then return '', now end
 return struct.pack('<dd', state.start, state.used), state.start + limit.capacity
 end,
 }
@@ -976,7 +985,7 @@ end
 local record = open_record(partition, entry, now)
 if entry.cost < 0 then
 record.algorithm.refund(record.state, entry, now, entry.last, -entry.cost)
-else
+elseif entry.cost > 0 then
 record.algorithm.charge(record.state, entry, now, entry.cost)
 end
 partition.dirty = true

@@ -1,0 +1,87 @@
+import type { Client } from './client.ts'
+import type { Ruling } from './decide.ts'
+import type { Decision, LimitStatus, RefusalReason } from './decision.ts'
+import type { PricedPolicy } from './price.ts'
+import type { ActualCost } from './settlement.ts'
+
+/** What a decision tells about how it came about. */
+export interface AdmissionFacts {
+  readonly client: Client
+  readonly enforced: boolean
+  readonly ruling: Ruling
+  readonly limits: readonly LimitStatus[]
+  /** The reason that stands whatever the limits say: a credential was wrong, or could not be checked. */
+  readonly reason?: RefusalReason | undefined
+  /** When to come back, where the limits do not tell. */
+  readonly retryAfterMs?: number | null | undefined
+  /** Takes a total that the app settles. */
+  readonly settle: (total: ActualCost) => void
+}
+
+/** The decision about one request, as the app sees it. */
+export class Admission implements Decision {
+  readonly admitted: boolean
+  readonly enforced: boolean
+  readonly client: Client
+  readonly limits: readonly LimitStatus[]
+  readonly violated: readonly string[]
+  readonly retryAfterMs: number | null
+  readonly reason?: RefusalReason
+  readonly degraded: boolean
+  readonly #settle: (total: ActualCost) => void
+
+  constructor({ client, enforced, ruling, limits, reason, retryAfterMs, settle }: AdmissionFacts) {
+    this.admitted = ruling.admitted && reason === undefined
+    this.enforced = enforced
+    this.client = client
+    this.limits = limits
+    this.violated = ruling.violated
+    this.retryAfterMs = retryAfterMs === undefined ? inMs(ruling.retryAfterUs) : retryAfterMs
+    const why = reason ?? (ruling.admitted ? undefined : reasonOf(ruling))
+    if (why !== undefined) this.reason = why
+    this.degraded = ruling.degraded
+    this.#settle = settle
+  }
+
+  settle(actualCost: number | Record<string, number>): void {
+    this.#settle(actualCost)
+  }
+
+  refund(): void {
+    this.#settle(0)
+  }
+
+  /** Requests in flight hold nothing yet that would have to be released. */
+  release(): void {}
+}
+
+function reasonOf({ degraded, retryAfterUs }: Ruling): RefusalReason {
+  if (degraded) return 'store'
+  return retryAfterUs === null ? 'never' : 'quota'
+}
+
+/** Microseconds as milliseconds, rounded up: whoever waits them does not come too early. */
+function inMs<T extends number | null>(us: T): T {
+  return (us === null ? null : Math.ceil(us / 1000)) as T
+}
+
+/** What is told of each policy that was decided: all but first minutes that are over. */
+export function limitsOf(priced: readonly PricedPolicy[], { outcomes, admitted }: Ruling): (LimitStatus | undefined)[] {
+  const lifted = admitted && outcomes.some(({ verdict }) => verdict === 'lifted')
+  return outcomes.map(({ verdict, remaining, waitUs, resetUs }, index) => {
+    if (verdict === 'inactive') return undefined
+    const { policy, charge } = priced[index]!
+    const free = policy.kind === 'first-minutes' ? !lifted : admitted && verdict !== 'fits'
+    return {
+      name: policy.name,
+      quota: charge.quota,
+      windowMs: policy.windowMs,
+      unit: policy.unit,
+      cost: free ? 0 : charge.cost,
+      remaining,
+      resetMs: inMs(resetUs),
+      waitMs: inMs(waitUs),
+      capacity: policy.kind === 'first-minutes' ? charge.quota : charge.capacity,
+    }
+  })
+}

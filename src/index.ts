@@ -1,0 +1,55 @@
+export { rampmeter } from './rampmeter.ts'
+export { RampmeterError, type ErrorCode } from './errors.ts'
+
+export type { AgentHint, Client, ClientKind } from './client.ts'
+export type { Decision, LimitStatus, RefusalReason } from './decision.ts'
+export type { Duration } from './duration.ts'
+export type { DecideRequest, Limiter, RouteMiddleware } from './limiter.ts'
+export type { LimiterOptions, RouteCost, RouteOptions } from './options.ts'
+export type {
+  Amount,
+  Cost,
+  OnStoreError,
+  Partition,
+  Policy,
+  PolicyKind,
+  PolicyOptions,
+  WindowPolicyOptions,
+} from './policy.ts'
+export type { InitialBurst, PresetTier, TierOptions } from './tier.ts'
+
+export { fixedWindow } from './policies/fixed-window.ts'
+export { slidingLog } from './policies/sliding-log.ts'
+export { slidingWindow } from './policies/sliding-window.ts'
+export { tokenBucket, type TokenBucketOptions } from './policies/token-bucket.ts'
+
+export { apiKey } from './identify/api-key.ts'
+export { session } from './identify/session.ts'
+export type { Identity, Verification, Verifier } from './identify/verifier.ts'
+
+export {
+  presetClassifier,
+  presetTiers,
+  type PresetClassifierOptions,
+  type PresetTiersOptions,
+} from './classify/presets.ts'
+
+export { memoryStore, type MemoryStoreOptions } from './stores/memory.ts'
+export { redisStore, type RedisStoreOptions } from './stores/redis/redis-store.ts'
+export type { RedisClient } from './stores/redis/client.ts'
+export type {
+  Charge,
+  Charged,
+  ChargeOutcome,
+  Correction,
+  DecisionRequest,
+  OpenStore,
+  Store,
+  StoreDecision,
+  StoreSettings,
+  Verdict,
+} from './stores/store.ts'
+
+export type { HeaderFamily } from './respond/fields.ts'
+export type { Problem } from './respond/problem.ts'
+export type { DecisionMessage, DegradedMessage } from './observe/channels.ts'

@@ -1,0 +1,307 @@
+import type { NextFunction, Request, Response } from 'express'
+import * as z from 'zod'
+import type { Client } from './client.ts'
+import type { Decision } from './decision.ts'
+import { parseDuration, type Duration } from './duration.ts'
+import { RampmeterError } from './errors.ts'
+import type { Verifier } from './identify/verifier.ts'
+import type { Cost, OnStoreError, Policy } from './policy.ts'
+import { readOptions } from './read-options.ts'
+import { clashOf, type HeaderFamily } from './respond/fields.ts'
+import type { Store } from './stores/store.ts'
+import type { InitialBurst, PresetTier, TierOptions } from './tier.ts'
+
+/** What a route does differently: for `limiter.route(…)`, and as a value of the `routes` table. */
+export interface RouteOptions<Tier extends string = string> {
+  /** What the route is called where decisions are observed. */
+  name?: string
+  /** What a request costs, for every policy that has no cost of its own. Default 1. In `routes` it is also given the path's parameters. */
+  cost?: RouteCost
+  /**
+   * Limits of the route's own, on top of the tier's. Either one list for everybody, or one for each tier that has its own,
+   * with `default` for the others.
+   */
+  policies?: readonly Policy[] | Partial<Record<Tier | 'default', readonly Policy[]>>
+  /** The route's policies stand instead of the tier's. Default false. */
+  replace?: boolean
+}
+
+/** A route's cost: as a policy's, with the parameters of the matched path for an entry of `routes`. */
+export type RouteCost =
+  | number
+  | ((req: Request, client: Client, params: Record<string, string | string[] | undefined>) => number | Promise<number>)
+
+/** Options of {@link rampmeter}. All have a default: `rampmeter()` works. */
+export interface LimiterOptions<Tier extends string = PresetTier> {
+  /** Where the counters live. Default `memoryStore()`: this process only. */
+  store?: Store
+  /** Who is asking: verifiers, tried in order. The first identity wins; later ones add claims. Default `[]`: by address only. */
+  identify?: readonly Verifier[]
+  /**
+   * Names the tier of a request; `client.tier` is what the presets would say. Default: the presets' own answer.
+   * A name that is not configured fails the request with `RAMPMETER_UNKNOWN_TIER`; it is never unlimited.
+   */
+  classify?: (req: Request, client: Client) => NoInfer<Tier> | Promise<NoInfer<Tier>>
+  /** The tiers and their limits. Default `presetTiers()`; to change one, `{ ...presetTiers(), human: { … } }`. */
+  tiers?: Record<Tier, TierOptions>
+  /** Instead of `tiers`: one set of limits for everybody, in a tier called `default`. */
+  policies?: readonly Policy[]
+  /** What single routes do differently: `'POST /search/:id'` or `'/search/:id'`, paths as in Express 5. The first that matches counts. */
+  routes?: Record<string, RouteOptions<NoInfer<Tier>>>
+  /** Which header families to send. Default `['draft-11', 'draft-6']`. */
+  headers?: readonly HeaderFamily[]
+  /** Adds the limiter's fields to `Access-Control-Expose-Headers`, so that a browser's scripts can read them. Default false. */
+  exposeHeaders?: boolean
+  /** Where the limits are explained; in the refusal's body, for tiers that have none of their own. */
+  docsUrl?: string
+  /** Where a better tier can be had; in the refusal's body, for tiers that have none of their own. */
+  upgradeUrl?: string
+  /** Where the decision is put on the request. Default `rateLimit`. */
+  property?: string
+  /**
+   * What policies without one of their own do when the store is away: `local` (default) decides in this process with a share
+   * of the quota, `open` admits, `closed` refuses with 503.
+   */
+  onStoreError?: OnStoreError
+  /** How many processes share the store, for the local share. Default 1. */
+  processes?: number
+  /** The longest a request waits for the store. Default 50 ms. */
+  deadline?: Duration
+  /** `shadow` decides, counts and reports, refuses nothing and sends no RateLimit fields. Default `enforce`. */
+  mode?: 'enforce' | 'shadow'
+  /** Enforces for this share of the clients, in percent, always the same ones; the others are in shadow. Default 100. */
+  enforcePercent?: number
+  /** Requests for which this is true are not seen at all: health checks, static files. */
+  skip?: (req: Request) => boolean | Promise<boolean>
+  /** Writes the body of a refusal. The status and all fields are set already. */
+  handler?: (req: Request, res: Response, next: NextFunction, decision: Decision) => void
+  /** The address a request comes from. Default Express's `req.ip`, which obeys its `trust proxy`. */
+  trustedAddress?: (req: Request) => string | undefined
+  /** The prefix length that counts as one IPv6 client. Default 64. */
+  ipv6Subnet?: number
+  /**
+   * Makes the names of counters in the store, and the `pk` that tells partitions apart on the wire, unguessable: at least 16
+   * characters, the same in all processes. As a list, the newest first; names are made with the last, so that adding one in
+   * front forgets nothing. Without it names are hashed without a key, and no `pk` is sent.
+   */
+  keySecret?: string | readonly [string, ...string[]]
+}
+
+/** A route as the limiter works with it. */
+export interface Route {
+  readonly name: string | undefined
+  readonly cost: RouteCost
+  readonly policies: Readonly<Record<string, readonly Policy[]>>
+  readonly replace: boolean
+}
+
+/** A tier as the limiter works with it. */
+export interface Tier {
+  readonly policies: readonly Policy[]
+  readonly initialBurst: InitialBurst | undefined
+  readonly docsUrl: string | undefined
+  readonly upgradeUrl: string | undefined
+}
+
+/** The options as the limiter works with them. */
+export interface Settings {
+  readonly store: Store | undefined
+  readonly identify: readonly Verifier[]
+  readonly classify: ((req: Request, client: Client) => string | Promise<string>) | undefined
+  readonly tiers: Readonly<Record<string, Tier>>
+  readonly routes: Readonly<Record<string, Route>>
+  readonly headers: readonly HeaderFamily[]
+  readonly exposeHeaders: boolean
+  readonly docsUrl: string | undefined
+  readonly upgradeUrl: string | undefined
+  readonly property: string
+  readonly onStoreError: OnStoreError
+  readonly processes: number
+  readonly deadlineMs: number
+  readonly mode: 'enforce' | 'shadow'
+  readonly enforcePercent: number
+  readonly skip: LimiterOptions['skip']
+  readonly handler: LimiterOptions['handler']
+  readonly trustedAddress: LimiterOptions['trustedAddress']
+  readonly ipv6Subnet: number
+  /** The newest first. Empty: names are hashed without a key. */
+  readonly keySecrets: readonly string[]
+}
+
+/** The tier of a limiter that was given `policies`. */
+export const defaultTier = 'default'
+
+const aFunction = <T>(): z.ZodType<T> => z.custom<T>((value) => typeof value === 'function', 'a function')
+
+const policies = z.array(
+  z.custom<Policy>(
+    (value) => typeof value === 'object' && value !== null && 'stateId' in value,
+    'a policy, made by tokenBucket(…), slidingWindow(…), slidingLog(…) or fixedWindow(…)',
+  ),
+)
+
+const url = z.url({ protocol: /^https?$/, error: 'an http(s) URL' })
+
+const tierName = /^[\w.-]{1,64}$/
+
+const tierSchema: z.ZodType<TierOptions> = z.strictObject({
+  policies,
+  initialBurst: z.custom<InitialBurst>((value) => typeof value === 'object' && value !== null, 'an object').optional(),
+  docsUrl: url.optional(),
+  upgradeUrl: url.optional(),
+}) as z.ZodType<TierOptions>
+
+const routeSchema = z.strictObject({
+  name: z.string().min(1).max(128).optional(),
+  cost: z
+    .union([z.int().min(0).max(1e12), aFunction<Exclude<Cost, number>>()], {
+      error: 'a whole number from 0 to 10^12, or a function of the request and the client',
+    })
+    .default(1),
+  policies: z
+    .union([policies, z.record(z.string(), policies)], { error: 'a list of policies, or one for each tier' })
+    .default([]),
+  replace: z.boolean().default(false),
+})
+
+const secret = z.string().min(16, 'a text of at least 16 characters')
+
+const limiterSchema = z.strictObject({
+  store: z
+    .custom<Store>(
+      (value) => typeof (value as Partial<Store> | null)?.open === 'function',
+      'a store, such as memoryStore() or redisStore(new Redis())',
+    )
+    .optional(),
+  identify: z
+    .array(
+      z.custom<Verifier>(
+        (value) => typeof (value as Partial<Verifier> | null)?.verify === 'function',
+        'a verifier, such as apiKey({ lookup })',
+      ),
+    )
+    .default([]),
+  classify: aFunction<Settings['classify'] & {}>().optional(),
+  tiers: z
+    .record(z.string().regex(tierName, 'a tier name of 1 to 64 letters, digits, ".", "_" or "-"'), tierSchema)
+    .optional(),
+  policies: policies.optional(),
+  routes: z.record(z.string(), z.unknown()).default({}),
+  headers: z.array(z.enum(['draft-11', 'draft-7', 'draft-6', 'legacy'])).default(['draft-11', 'draft-6']),
+  exposeHeaders: z.boolean().default(false),
+  docsUrl: url.optional(),
+  upgradeUrl: url.optional(),
+  property: z.string().min(1).default('rateLimit'),
+  onStoreError: z.enum(['local', 'open', 'closed']).default('local'),
+  processes: z.int().min(1).max(100_000).default(1),
+  deadline: z
+    .unknown()
+    .transform((value) => parseDuration(value, 'deadline'))
+    .prefault('50ms'),
+  mode: z.enum(['enforce', 'shadow']).default('enforce'),
+  enforcePercent: z.number().min(0).max(100).default(100),
+  skip: aFunction<Settings['skip'] & {}>().optional(),
+  handler: aFunction<Settings['handler'] & {}>().optional(),
+  trustedAddress: aFunction<Settings['trustedAddress'] & {}>().optional(),
+  ipv6Subnet: z.int().min(1).max(128).default(64),
+  keySecret: z
+    .union([secret, z.array(secret).min(1)], { error: 'a text of at least 16 characters, or a list of such' })
+    .optional(),
+})
+
+/**
+ * Reads the limiter's options once, so that no request has to.
+ *
+ * @throws {RampmeterError} with a code for each kind of mistake
+ */
+export function readLimiterOptions(options: object, presets: Readonly<Record<PresetTier, TierOptions>>): Settings {
+  const read = readOptions(limiterSchema, options, 'rampmeter')
+  if (read.tiers !== undefined && read.policies !== undefined) {
+    throw new RampmeterError(
+      'RAMPMETER_TIERS_AND_POLICIES',
+      'both `tiers` and `policies` were given; `policies` is for one set of limits for everybody: write only one of the two',
+    )
+  }
+  if (read.classify !== undefined && read.policies !== undefined) {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_OPTION',
+      '`classify` chooses among `tiers`, and `policies` has none; give `tiers`, or leave `classify` out',
+    )
+  }
+  const clash = clashOf(read.headers)
+  if (clash !== null) {
+    throw new RampmeterError(
+      'RAMPMETER_HEADERS_CLASH',
+      `\`headers\` lists ${clash.map((family) => `"${family}"`).join(' and ')}, which use the same field names; write one of them`,
+    )
+  }
+  const tiers =
+    read.policies === undefined
+      ? readTiers(read.tiers ?? presets, presets, read.classify !== undefined)
+      : oneTier(read.policies)
+  const { keySecret, deadline, policies: _, ...rest } = read
+  return {
+    ...rest,
+    store: read.store,
+    classify: read.classify,
+    docsUrl: read.docsUrl,
+    upgradeUrl: read.upgradeUrl,
+    skip: read.skip,
+    handler: read.handler,
+    trustedAddress: read.trustedAddress,
+    tiers,
+    routes: Object.fromEntries(
+      Object.entries(read.routes).map(([key, route]) => [key, readRoute(route, `routes[${JSON.stringify(key)}]`)]),
+    ),
+    deadlineMs: deadline,
+    keySecrets: keySecret === undefined ? [] : [keySecret].flat(),
+  }
+}
+
+function oneTier(policies: readonly Policy[]): Record<string, Tier> {
+  return { [defaultTier]: { policies, initialBurst: undefined, docsUrl: undefined, upgradeUrl: undefined } }
+}
+
+function readTiers(
+  tiers: Readonly<Record<string, TierOptions>>,
+  presets: object,
+  classified: boolean,
+): Record<string, Tier> {
+  if (defaultTier in tiers) {
+    throw new RampmeterError(
+      'RAMPMETER_RESERVED_TIER',
+      'a tier is called "default", the name that `policies` and per-tier routes use; give it another',
+    )
+  }
+  const missing = Object.keys(presets).filter((name) => !(name in tiers))
+  if (missing.length > 0 && !classified) {
+    throw new RampmeterError(
+      'RAMPMETER_TIERS_NEED_CLASSIFY',
+      `\`tiers\` lacks ${missing.map((name) => `"${name}"`).join(', ')}, where the presets would put clients; add \`classify: (req, client) => …\` that names your tiers, or start from { ...presetTiers(), … }`,
+    )
+  }
+  return Object.fromEntries(
+    Object.entries(tiers).map(([name, { policies, initialBurst, docsUrl, upgradeUrl }]) => [
+      name,
+      { policies, initialBurst, docsUrl, upgradeUrl },
+    ]),
+  )
+}
+
+/**
+ * Reads the options of a route.
+ *
+ * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION`, `RAMPMETER_UNKNOWN_OPTION`
+ */
+export function readRoute(options: unknown, what: string): Route {
+  const { name, cost, policies, replace } = readOptions(routeSchema, options, what)
+  return {
+    name,
+    cost: cost as RouteCost,
+    policies: Array.isArray(policies) ? { [defaultTier]: policies } : policies,
+    replace,
+  }
+}
+
+/** What a request is that no route says anything about. */
+export const plainRoute: Route = { name: undefined, cost: 1, policies: {}, replace: false }

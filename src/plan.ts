@@ -1,0 +1,96 @@
+import { RampmeterError } from './errors.ts'
+import { defaultTier, type Route, type Tier } from './options.ts'
+import { firstMinutes } from './policies/first-minutes.ts'
+import type { Policy, PolicyKind } from './policy.ts'
+
+/** A policy in the place it has for a tier and a route. */
+export interface PlannedPolicy {
+  readonly policy: Policy
+  /** The route's own, not the tier's. */
+  readonly ofRoute: boolean
+  /** The first minutes' extra may stand in for it. */
+  readonly liftable: boolean
+}
+
+/** All policies that a request of a tier may meet on a route. Which of them apply, the request tells. */
+export type Plan = readonly PlannedPolicy[]
+
+const requestCounting: ReadonlySet<PolicyKind> = new Set([
+  'token-bucket',
+  'sliding-window',
+  'sliding-log',
+  'fixed-window',
+] as const)
+
+/** Makes the plans of all tiers for a route, so that a mistake in any of them is found when the app starts. */
+export function planRoute(
+  tiers: Readonly<Record<string, Tier>>,
+  route: Route,
+  what: string,
+): ReadonlyMap<string, Plan> {
+  for (const name of Object.keys(route.policies)) {
+    if (name !== defaultTier && !(name in tiers)) {
+      throw new RampmeterError(
+        'RAMPMETER_UNKNOWN_TIER',
+        `${what} has policies for the tier ${JSON.stringify(name)}; there are ${listOf(tiers)}`,
+      )
+    }
+  }
+  return new Map(
+    Object.entries(tiers).map(([name, tier]) => {
+      const own = route.policies[name] ?? route.policies[defaultTier] ?? []
+      return [name, planOf(tier, own, route.replace, `${what}, tier "${name}"`)]
+    }),
+  )
+}
+
+/** Makes one plan: the tier's policies unless they are replaced, then `own`, then the first minutes where they lift anything. */
+export function planOf(tier: Tier, own: readonly Policy[], replace: boolean, what: string): Plan {
+  const ofTier = replace ? [] : tier.policies
+  const planned: PlannedPolicy[] = [
+    ...ofTier.map((policy) => ({
+      policy,
+      ofRoute: false,
+      liftable: tier.initialBurst !== undefined && isLiftable(policy),
+    })),
+    ...own.map((policy) => ({ policy, ofRoute: true, liftable: false })),
+  ]
+  if (tier.initialBurst !== undefined && planned.some(({ liftable }) => liftable)) {
+    planned.push({ policy: firstMinutes(tier.initialBurst), ofRoute: false, liftable: false })
+  }
+  checkNames(planned, what)
+  return planned
+}
+
+function isLiftable(policy: Policy): boolean {
+  return policy.unit === 'requests' && policy.mode === 'enforce' && requestCounting.has(policy.kind)
+}
+
+function checkNames(plan: Plan, what: string): void {
+  const names = new Set<string>()
+  const stateIds = new Map<number, string>()
+  for (const { policy } of plan) {
+    if (names.has(policy.name)) {
+      throw new RampmeterError(
+        'RAMPMETER_DUPLICATE_POLICY',
+        `${what} has two policies named ${JSON.stringify(policy.name)}; give each a \`name\` of its own${policy.name === policy.kind ? ' (without one, a policy is named after its kind)' : ''}`,
+      )
+    }
+    names.add(policy.name)
+    const other = stateIds.get(policy.stateId)
+    if (other !== undefined) {
+      throw new RampmeterError(
+        'RAMPMETER_STATE_ID_CLASH',
+        `${what} has the policies ${JSON.stringify(other)} and ${JSON.stringify(policy.name)}, whose counters would have the same 32-bit name; rename one of them`,
+      )
+    }
+    stateIds.set(policy.stateId, policy.name)
+  }
+}
+
+/** The names of the tiers, as a message lists them. */
+export function listOf(tiers: Readonly<Record<string, unknown>>): string {
+  return Object.keys(tiers)
+    .map((name) => `"${name}"`)
+    .join(', ')
+}

@@ -1,0 +1,208 @@
+import type { Request } from 'express'
+import type { Client } from './client.ts'
+import { RampmeterError } from './errors.ts'
+import type { DecideRequest } from './limiter.ts'
+import type { Route } from './options.ts'
+import type { Plan, PlannedPolicy } from './plan.ts'
+import { largestAmount } from './policies/build.ts'
+import type { Amount, Policy } from './policy.ts'
+import type { Charge } from './stores/store.ts'
+
+/** A policy that applies to a request, with what it claims. */
+export interface PricedPolicy extends PlannedPolicy {
+  readonly charge: Charge
+}
+
+/** What a request tells about a policy: whether it applies, whose counter it uses, and what it costs there. */
+export interface Circumstances {
+  applies(policy: Policy): boolean
+  partitionOf(policy: Policy): string
+  costOf(policy: Policy): number | Promise<number>
+}
+
+/**
+ * Prices a request: each policy of the plan that applies becomes a charge.
+ *
+ * @throws {RampmeterError} `RAMPMETER_INVALID_COST`, `RAMPMETER_INVALID_QUOTA`, `RAMPMETER_INVALID_PARTITION`, `RAMPMETER_POLICY_FUNCTION_FAILED`, `RAMPMETER_MISSING_PARTITION`
+ */
+export async function price(plan: Plan, client: Client, circumstances: Circumstances): Promise<PricedPolicy[]> {
+  const priced: PricedPolicy[] = []
+  for (const planned of plan) {
+    const { policy } = planned
+    if (!circumstances.applies(policy)) continue
+    const cost = circumstances.costOf(policy)
+    priced.push({
+      ...planned,
+      charge: chargeOf(
+        planned,
+        client,
+        circumstances.partitionOf(policy),
+        typeof cost === 'number' ? cost : await cost,
+      ),
+    })
+  }
+  return priced
+}
+
+function chargeOf({ policy, liftable }: PlannedPolicy, client: Client, partition: string, cost: number): Charge {
+  const quota = amountOf(policy, 'quota', policy.quota, client)
+  const burst = policy.burst === undefined ? quota : amountOf(policy, 'burst', policy.burst, client)
+  return {
+    kind: policy.kind,
+    stateId: policy.stateId,
+    partition,
+    windowUs: policy.windowMs * 1000,
+    quota,
+    // What never refills holds nothing.
+    capacity: policy.renewAfterMs === undefined ? (quota === 0 ? 0 : burst) : policy.renewAfterMs * 1000,
+    cost: checkCost(cost, () => `the cost of policy ${JSON.stringify(policy.name)}`),
+    liftable,
+    shadow: policy.mode === 'shadow',
+  }
+}
+
+function amountOf(policy: Policy, what: 'quota' | 'burst', amount: Amount, client: Client): number {
+  if (typeof amount === 'number') return amount
+  const value: unknown = call(policy, what, () => amount(client))
+  if (!isWhole(value)) {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_QUOTA',
+      `the ${what} of policy ${JSON.stringify(policy.name)} came out as ${String(value)}; return a whole number from 0 to 10^12`,
+    )
+  }
+  return value
+}
+
+/**
+ * Lets a cost through that can be charged.
+ *
+ * @throws {RampmeterError} `RAMPMETER_INVALID_COST`
+ */
+export function checkCost(cost: unknown, what: () => string): number {
+  if (isWhole(cost)) return cost
+  throw new RampmeterError(
+    'RAMPMETER_INVALID_COST',
+    `${what()} came out as ${String(cost)}; it must be a whole number from 0 to 10^12 (round it up, and charge in smaller units where fractions matter)`,
+  )
+}
+
+function isWhole(value: unknown): value is number {
+  return Number.isInteger(value) && (value as number) >= 0 && (value as number) <= largestAmount
+}
+
+/** Calls a function of the app's; what it throws is told as ours, with whose function it was. */
+function call<T>(policy: Policy, what: string, run: () => T): T {
+  try {
+    return run()
+  } catch (cause) {
+    throw new RampmeterError(
+      'RAMPMETER_POLICY_FUNCTION_FAILED',
+      `the function \`${what}\` of policy ${JSON.stringify(policy.name)} threw; the request was refused and nothing was charged`,
+      { cause },
+    )
+  }
+}
+
+async function callCost(what: string, run: () => number | Promise<number>): Promise<number> {
+  try {
+    return await run()
+  } catch (cause) {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_COST',
+      `${what} threw; the request was refused and nothing was charged`,
+      { cause },
+    )
+  }
+}
+
+/** Partitions that are not a client or an address begin with this, which no client id does. */
+const reserved = '@'
+
+/** Whether a text can name a client without being taken for another kind of partition. */
+export function isClientId(id: unknown): id is string {
+  return typeof id === 'string' && id.length > 0 && id.length <= 1024 && !id.startsWith(reserved)
+}
+
+function named(policy: Policy, name: unknown): string {
+  if (typeof name !== 'string' || name.length === 0 || name.length > 4096) {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_PARTITION',
+      `the partition of policy ${JSON.stringify(policy.name)} came out as ${typeof name === 'string' ? `a text of ${name.length} characters` : typeof name}; return a text of 1 to 4096 characters`,
+    )
+  }
+  return `${reserved}by:${name}`
+}
+
+/** What an HTTP request tells. */
+export function circumstancesOfRequest(
+  req: Request,
+  client: Client,
+  route: Route,
+  params: Record<string, string | string[] | undefined>,
+): Circumstances {
+  let routeCost: number | Promise<number> | undefined
+  return {
+    applies(policy) {
+      const { when } = policy
+      return when === undefined || call(policy, 'when', () => when(req, client))
+    },
+
+    partitionOf(policy) {
+      const { partition } = policy
+      if (partition === 'client') return client.id
+      if (partition === 'address') return client.address ?? client.id
+      if (partition === 'tier') return `${reserved}tier:${client.tier}`
+      if (partition === 'global') return `${reserved}global`
+      return named(
+        policy,
+        call(policy, 'partition', () => partition(req, client)),
+      )
+    },
+
+    costOf(policy) {
+      const { cost } = policy
+      if (typeof cost === 'number') return cost
+      if (cost !== undefined)
+        return callCost(`the cost of policy ${JSON.stringify(policy.name)}`, () => cost(req, client))
+      const ofRoute = route.cost
+      routeCost ??=
+        typeof ofRoute === 'number'
+          ? ofRoute
+          : callCost(
+              `the cost of ${route.name === undefined ? 'a route' : `route ${JSON.stringify(route.name)}`}`,
+              () => ofRoute(req, client, params),
+            )
+      return routeCost
+    },
+  }
+}
+
+/** What is told about a decision outside HTTP, where no function of a request can be called. */
+export function circumstancesOfDecide(client: Client, { cost = 1, partitions = {} }: DecideRequest): Circumstances {
+  return {
+    applies: (policy) => policy.when === undefined || Object.hasOwn(partitions, policy.name),
+
+    partitionOf(policy) {
+      const { partition } = policy
+      const given = Object.hasOwn(partitions, policy.name) ? partitions[policy.name] : undefined
+      if (partition === 'address') {
+        const address = given ?? client.address
+        if (typeof address === 'string' && address !== '') return address.startsWith('ip:') ? address : `ip:${address}`
+      } else if (given !== undefined) {
+        return named(policy, given)
+      } else if (partition === 'client') {
+        return client.id
+      } else if (partition === 'tier') {
+        return `${reserved}tier:${client.tier}`
+      } else if (partition === 'global') {
+        return `${reserved}global`
+      }
+      throw new RampmeterError(
+        'RAMPMETER_MISSING_PARTITION',
+        `policy ${JSON.stringify(policy.name)} counts by ${partition === 'address' ? 'address' : 'what a function of the request returns'}, and there is no request; write partitions: { ${JSON.stringify(policy.name)}: '…' }`,
+      )
+    },
+
+    costOf: (policy) => (typeof policy.cost === 'number' ? policy.cost : checkCost(cost, () => '`cost`')),
+  }
+}
