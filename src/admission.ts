@@ -2,6 +2,7 @@ import type { Client } from './client.ts'
 import type { Ruling } from './decide.ts'
 import type { Decision, LimitStatus, RefusalReason } from './decision.ts'
 import type { PricedPolicy } from './price.ts'
+import type { AppliedPolicy } from './respond/answer.ts'
 import type { ActualCost } from './settlement.ts'
 
 /** What a decision tells about how it came about. */
@@ -83,5 +84,19 @@ export function limitsOf(priced: readonly PricedPolicy[], { outcomes, admitted }
       waitMs: inMs(waitUs),
       capacity: policy.kind === 'first-minutes' ? charge.quota : charge.capacity,
     }
+  })
+}
+
+/** What the header fields and a refusal's body tell of: what {@link limitsOf} tells, less the policies that refuse nothing. */
+export function toldOf(
+  priced: readonly PricedPolicy[],
+  { outcomes, admitted }: Ruling,
+  limits: ReturnType<typeof limitsOf>,
+): AppliedPolicy[] {
+  return priced.flatMap(({ policy, charge, ofRoute }, index) => {
+    const status = limits[index]
+    if (status === undefined || charge.shadow) return []
+    const lifted = admitted && outcomes[index]!.verdict === 'lifted'
+    return [{ policy, status, partition: charge.partition, ofRoute, lifted }]
   })
 }

@@ -42,3 +42,12 @@ export interface Client {
   /** What the User-Agent claims, unproven. */
   readonly hint: AgentHint | null
 }
+
+/** A client that no tier has been chosen for yet. */
+export interface IdentifiedClient extends Omit<Client, 'tier'> {
+  readonly address: string
+  /** The tier that its credential names. */
+  readonly namedTier: string | null
+  /** Proved to hold a key, not merely a secret that can be copied. */
+  readonly provesKey: boolean
+}

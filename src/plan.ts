@@ -22,30 +22,76 @@ const requestCounting: ReadonlySet<PolicyKind> = new Set([
   'fixed-window',
 ] as const)
 
-/** Makes the plans of all tiers for a route, so that a mistake in any of them is found when the app starts. */
-export function planRoute(
-  tiers: Readonly<Record<string, Tier>>,
-  route: Route,
-  what: string,
-): ReadonlyMap<string, Plan> {
-  for (const name of Object.keys(route.policies)) {
-    if (name !== defaultTier && !(name in tiers)) {
-      throw new RampmeterError(
-        'RAMPMETER_UNKNOWN_TIER',
-        `${what} has policies for the tier ${JSON.stringify(name)}; there are ${listOf(tiers)}`,
-      )
-    }
+/** A route with a plan for each tier, ready for requests. */
+export interface PlannedRoute {
+  readonly route: Route
+  readonly plans: ReadonlyMap<string, Plan>
+}
+
+/** Makes plans, all that can be made before a request comes, so that a mistake in any of them is found when the app starts. */
+export class Plans {
+  readonly #tiers: Readonly<Record<string, Tier>>
+  readonly #logIds = new Set<number>()
+  /** What `decide` was given before, so that the same list is planned once. */
+  readonly #extended = new WeakMap<readonly Policy[], Map<string, Plan>>()
+
+  constructor(tiers: Readonly<Record<string, Tier>>) {
+    this.#tiers = tiers
   }
-  return new Map(
-    Object.entries(tiers).map(([name, tier]) => {
+
+  /** The state ids of all sliding logs planned so far: they are stored apart, so whoever forgets a client has to name them. */
+  get logIds(): readonly number[] {
+    return [...this.#logIds]
+  }
+
+  /** @throws {RampmeterError} `RAMPMETER_UNKNOWN_TIER`, `RAMPMETER_DUPLICATE_POLICY`, `RAMPMETER_STATE_ID_CLASH` */
+  ofRoute(route: Route, what: string): PlannedRoute {
+    for (const name of Object.keys(route.policies)) {
+      if (name !== defaultTier && !(name in this.#tiers)) {
+        throw new RampmeterError(
+          'RAMPMETER_UNKNOWN_TIER',
+          `${what} has policies for the tier ${JSON.stringify(name)}; there are ${listOf(this.#tiers)}`,
+        )
+      }
+    }
+    const plans = Object.entries(this.#tiers).map(([name, tier]): [string, Plan] => {
       const own = route.policies[name] ?? route.policies[defaultTier] ?? []
-      return [name, planOf(tier, own, route.replace, `${what}, tier "${name}"`)]
-    }),
-  )
+      return [name, this.#note(planOf(tier, own, route.replace, `${what}, tier "${name}"`))]
+    })
+    return { route, plans: new Map(plans) }
+  }
+
+  /** @throws {RampmeterError} `RAMPMETER_UNKNOWN_TIER`: a client in no tier that is known is never unlimited */
+  forTier({ plans }: PlannedRoute, tier: string): Plan {
+    const plan = plans.get(tier)
+    if (plan !== undefined) return plan
+    throw new RampmeterError(
+      'RAMPMETER_UNKNOWN_TIER',
+      `a client was put in the tier ${JSON.stringify(tier)}; there are ${listOf(this.#tiers)}`,
+    )
+  }
+
+  /** A tier's plan with further policies on top. */
+  extended(base: PlannedRoute, tier: string, policies: readonly Policy[]): Plan {
+    this.forTier(base, tier)
+    let plans = this.#extended.get(policies)
+    if (plans === undefined) this.#extended.set(policies, (plans = new Map()))
+    let plan = plans.get(tier)
+    if (plan === undefined) {
+      plan = this.#note(planOf(this.#tiers[tier]!, policies, false, 'decide'))
+      plans.set(tier, plan)
+    }
+    return plan
+  }
+
+  #note(plan: Plan): Plan {
+    for (const { policy } of plan) if (policy.kind === 'sliding-log') this.#logIds.add(policy.stateId)
+    return plan
+  }
 }
 
 /** Makes one plan: the tier's policies unless they are replaced, then `own`, then the first minutes where they lift anything. */
-export function planOf(tier: Tier, own: readonly Policy[], replace: boolean, what: string): Plan {
+function planOf(tier: Tier, own: readonly Policy[], replace: boolean, what: string): Plan {
   const ofTier = replace ? [] : tier.policies
   const planned: PlannedPolicy[] = [
     ...ofTier.map((policy) => ({
@@ -89,7 +135,7 @@ function checkNames(plan: Plan, what: string): void {
 }
 
 /** The names of the tiers, as a message lists them. */
-export function listOf(tiers: Readonly<Record<string, unknown>>): string {
+function listOf(tiers: Readonly<Record<string, unknown>>): string {
   return Object.keys(tiers)
     .map((name) => `"${name}"`)
     .join(', ')

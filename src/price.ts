@@ -206,3 +206,19 @@ export function circumstancesOfDecide(client: Client, { cost = 1, partitions = {
     costOf: (policy) => (typeof policy.cost === 'number' ? policy.cost : checkCost(cost, () => '`cost`')),
   }
 }
+
+/** Whether two prices are the same charges: then what was charged for the one stands for the other. */
+export function isSamePrice(one: readonly PricedPolicy[], other: readonly PricedPolicy[]): boolean {
+  if (one.length !== other.length) return false
+  return one.every(({ charge }, index) => {
+    const same = other[index]!.charge
+    return (
+      charge.stateId === same.stateId &&
+      charge.partition === same.partition &&
+      charge.cost === same.cost &&
+      charge.quota === same.quota &&
+      charge.capacity === same.capacity &&
+      charge.shadow === same.shadow
+    )
+  })
+}

@@ -23,11 +23,16 @@ interface Entry<T> {
  * Makes what finds the entry for a request, by the path syntax and the rules that Express 5 has by default: case-insensitive, an
  * optional slash at the end, relative to where the limiter is mounted. `GET` covers `HEAD`, and the first match counts.
  *
+ * @param otherwise what counts for a request that matches none
  * @throws {RampmeterError} `RAMPMETER_INVALID_ROUTE`
  */
-export function createRouteTable<T>(routes: Readonly<Record<string, T>>): (req: Request) => RouteMatch<T> | undefined {
+export function createRouteTable<T>(
+  routes: Readonly<Record<string, T>>,
+  otherwise: T,
+): (req: Request) => RouteMatch<T> {
   const entries = Object.entries(routes).map(([key, value]) => readEntry(key, value))
-  if (entries.length === 0) return () => undefined
+  const unmatched: RouteMatch<T> = { value: otherwise, params: {} }
+  if (entries.length === 0) return () => unmatched
 
   return function find(req) {
     const { path } = req
@@ -36,7 +41,7 @@ export function createRouteTable<T>(routes: Readonly<Record<string, T>>): (req: 
       const found = matches(path)
       if (found !== false) return { value, params: found.params }
     }
-    return undefined
+    return unmatched
   }
 }
 

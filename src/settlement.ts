@@ -15,6 +15,7 @@ export class Settlement {
   readonly #names: readonly string[]
   #charged: Charged[]
   #total: ActualCost | undefined
+  #ended = false
 
   constructor(ruling: Ruling, priced: readonly PricedPolicy[]) {
     this.ruling = ruling
@@ -38,7 +39,13 @@ export class Settlement {
         `settle was given ${String(total)}; write a whole number, or one for each policy by name`,
       )
     }
-    this.#total = total
+    if (!this.#ended) this.#total = total
+  }
+
+  /** Another limiter further in has taken the charge over: nothing said here counts any more. */
+  end(): void {
+    this.#ended = true
+    this.#total = undefined
   }
 
   /** Takes what is owed: the corrections that make what is charged what was stated last. */

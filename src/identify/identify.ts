@@ -1,19 +1,10 @@
 import type { Request } from 'express'
-import type { AgentHint, Client } from '../client.ts'
+import type { AgentHint, IdentifiedClient } from '../client.ts'
 import { RampmeterError } from '../errors.ts'
 import { hintOf, loadIsbot } from './hints.ts'
 import { isWellFormed, shape } from './subject.ts'
 import { isThenable } from './thenable.ts'
 import type { Identity, Verification, Verifier } from './verifier.ts'
-
-/** A client that no tier has been chosen for yet. */
-export interface IdentifiedClient extends Omit<Client, 'tier'> {
-  readonly address: string
-  /** The tier that its credential names. */
-  readonly namedTier: string | null
-  /** Proved to hold a key, not merely a secret that can be copied. */
-  readonly provesKey: boolean
-}
 
 /**
  * Who sent a request.

@@ -49,6 +49,24 @@ export function observeDecision(decision: Decision, route: string | undefined): 
 }
 
 /** Tells who listens that the store was away. */
-export function observeDegraded(message: DegradedMessage): void {
-  if (degradations.hasSubscribers) degradations.publish(message)
+export function observeDegraded(error: unknown, waitedMs: number, count: number): void {
+  if (!degradations.hasSubscribers) return
+  const { code } = error as { code?: unknown }
+  const message: DegradedMessage = {
+    at: Date.now(),
+    waitedMs,
+    code: typeof code === 'string' ? code : 'RAMPMETER_STORE_UNAVAILABLE',
+    cause: causeOf(error),
+    count,
+  }
+  degradations.publish(message)
+}
+
+/** What went wrong, by its class and code alone: a driver's message may name hosts or users. */
+function causeOf(error: unknown): string {
+  const { cause } = error as { cause?: unknown }
+  const told = cause instanceof Error ? cause : error
+  if (!(told instanceof Error)) return typeof told
+  const { code } = told as { code?: unknown }
+  return typeof code === 'string' ? `${told.name} ${code}` : told.name
 }

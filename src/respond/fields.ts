@@ -44,7 +44,7 @@ export interface FieldWriterOptions {
   /** Adds the names of these fields to `Access-Control-Expose-Headers`, so that scripts of other origins can read them. */
   readonly exposeHeaders: boolean
   /** The keyed hash of a partition, as sent in `pk`. Without it no `pk` is sent. */
-  readonly pk?: (partition: string) => Uint8Array
+  readonly pk?: ((partition: string) => Uint8Array) | undefined
 }
 
 export interface FieldWriter {
