@@ -23,8 +23,9 @@ export { slidingLog } from './policies/sliding-log.ts'
 export { slidingWindow } from './policies/sliding-window.ts'
 export { tokenBucket, type TokenBucketOptions } from './policies/token-bucket.ts'
 
-export { apiKey } from './identify/api-key.ts'
-export { session } from './identify/session.ts'
+export { apiKey, type ApiKeyOptions } from './identify/api-key.ts'
+export { session, type SessionSubject } from './identify/session.ts'
+export type { Subject } from './identify/subject.ts'
 export type { Identity, Verification, Verifier } from './identify/verifier.ts'
 
 export {

@@ -343,17 +343,16 @@ describe('cache', () => {
   })
 
   it('keeps no key in memory', async () => {
-    const secret = ['vErY', 'sEcReT', String(process.pid)].join('-')
-    const marker = `kept-subject-${process.pid}`
+    const makeKey = (): string => ['vErY', 'sEcReT', process.pid].join('-')
+    const marker = `remembered-${process.pid}`
     const verifier = apiKey({ cache: '1h', lookup: async (key) => ({ id: `${marker}-${key.length}` }) })
-    await verifier.verify(withKey(['vErY', 'sEcReT', String(process.pid)].join('-')))
+    await verifier.verify(withKey(makeKey()))
+    // What is reachable, texts once each. The key itself is written only afterwards, so that it is not this test that keeps it.
     let heap = ''
     for await (const chunk of getHeapSnapshot()) heap += String(chunk)
     expect(heap).toContain(marker)
-    // This test's own copy is the one there may be, and a heap has a text once more where it is on the stack.
-    const copies = heap.split(secret).length - 1
-    expect(copies).toBeLessThanOrEqual(1)
-    expect(verifier.name).toBe('api-key')
+    expect(heap.includes(makeKey())).toBe(false)
+    expect(await verifier.verify(withKey(makeKey()))).toMatchObject({ outcome: 'verified' })
   })
 })
 

@@ -1,11 +1,11 @@
 import fc from 'fast-check'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { hintOf, loadIsbot } from '../../src/identify/hints.ts'
 
 const chrome =
   'Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36'
 
-/** What isbot alone would tell, so that these must come first: they are asked before it is loaded, and after. */
+/** As they are sent. Asked about before isbot is loaded, and after. */
 const known: [userAgent: string, agent: string, operator: string | undefined, role: string][] = [
   [
     'Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; GPTBot/1.2; +https://openai.com/gptbot)',
@@ -233,12 +233,16 @@ describe('any text', () => {
 
 describe('with isbot', () => {
   it('what only it knows becomes a bot, also when it was asked about before', async () => {
-    await loadIsbot()
     // Our tables do not know it, and isbot does, by the address in it.
     const onlyIsbot = 'Mozilla/5.0 (compatible; Acme Thing; +https://acme.example/about)'
     const { isbot } = await import('isbot')
     expect(isbot(onlyIsbot)).toBe(true)
-    expect(hintOf(onlyIsbot)).toEqual({ agent: 'bot', role: 'bot' })
+
+    vi.resetModules()
+    const fresh = await import('../../src/identify/hints.ts')
+    expect(fresh.hintOf(onlyIsbot)).toBeNull()
+    await fresh.loadIsbot()
+    expect(fresh.hintOf(onlyIsbot)).toEqual({ agent: 'bot', role: 'bot' })
   })
 
   it('changes nothing about what the tables know, nor about people', async () => {
