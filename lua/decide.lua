@@ -26,8 +26,10 @@ local SECOND = 1000000
 
 -- How long until a cost fits: 0 when it does, -1 when it never will.
 local function wait_for(record, limit, now, cost)
-  if cost > limit.capacity then return -1 end
-  return record.algorithm.earliest(record.state, limit, now, cost) - now
+  if cost > limit.capacity and limit.kind ~= FIRST_MINUTES then return -1 end
+  local time = record.algorithm.earliest(record.state, limit, now, cost)
+  if time == math.huge then return -1 end
+  return time - now
 end
 
 -- The longer of two waits, of which -1 is the longest.
@@ -52,10 +54,12 @@ local function decide(plan, base, now, answer)
 
   local from = 5
   for _ = 1, undos do
-    local entry = read_entry(plan, from, base, commit)
-    local record, partition = open(entry)
-    record.algorithm.refund(record.state, entry, now, entry.last, entry.cost)
-    partition.dirty = true
+    if commit then
+      local entry = read_entry(plan, from, base, true, true)
+      local record, partition = open(entry)
+      record.algorithm.refund(record.state, entry, now, entry.last, entry.cost)
+      keep(partition, record)
+    end
     from = from + 9
   end
 
@@ -92,17 +96,25 @@ local function decide(plan, base, now, answer)
 
   local wait = 0
   if not admitted then
-    wait = longer(hard_wait, lifted_wait)
-    if lifts and hard_wait >= 0 and now + hard_wait + SECOND < extra_ends then wait = hard_wait end
+    -- Those that no request was admitted with have not begun: they lift whenever it comes.
+    local begun = extra and extra.record.state.granted
+    if lifts and hard_wait >= 0 and (not begun or now + hard_wait + SECOND < extra_ends) then
+      wait = hard_wait
+    else
+      if extra and lifted_wait > 0 and extra.cost <= extra.quota then
+        lifted_wait = math.min(lifted_wait, extra.record.state.start + extra.capacity - now)
+      end
+      wait = longer(hard_wait, lifted_wait)
+    end
   elseif commit then
     for index = 1, charges do
       local entry = entries[index]
       if entry == extra then
-        if soft then extra.record.algorithm.charge(extra.record.state, extra, now, extra.cost) end
-        entry.partition.dirty = true
+        extra.record.algorithm.charge(extra.record.state, extra, now, soft and extra.cost or 0)
+        keep(entry.partition, entry.record)
       elseif entry.wait == 0 and entry.cost > 0 then
         entry.record.algorithm.charge(entry.record.state, entry, now, entry.cost)
-        entry.partition.dirty = true
+        keep(entry.partition, entry.record)
       end
     end
   end

@@ -18,7 +18,7 @@ local now = time[1] * 1000000 + time[2]
 local plan = cjson.decode(ARGV[1])
 local partitions = {}
 for index = 1, plan[1] do
-  local entry = read_entry(plan, index * 9 - 7, 0, true)
+  local entry = read_entry(plan, index * 9 - 7, 0, true, true)
   local partition = partitions[entry.key]
   if not partition then
     partition = load_partition(entry.key)
@@ -27,10 +27,10 @@ for index = 1, plan[1] do
   local record = open_record(partition, entry, now)
   if entry.cost < 0 then
     record.algorithm.refund(record.state, entry, now, entry.last, -entry.cost)
-  else
+  elseif entry.cost > 0 then
     record.algorithm.charge(record.state, entry, now, entry.cost)
   end
-  partition.dirty = true
+  keep(partition, record)
 end
 for _, partition in pairs(partitions) do save_partition(partition, now) end
 return plan[1]

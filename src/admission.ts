@@ -57,8 +57,8 @@ export class Admission implements Decision {
 }
 
 function reasonOf({ degraded, retryAfterUs }: Ruling): RefusalReason {
-  if (degraded) return 'store'
-  return retryAfterUs === null ? 'never' : 'quota'
+  if (retryAfterUs === null) return 'never'
+  return degraded ? 'store' : 'quota'
 }
 
 /** Microseconds as milliseconds, rounded up: whoever waits them does not come too early. */

@@ -1,9 +1,17 @@
+import { RampmeterError } from './errors.ts'
 import type { OnStoreError } from './policy.ts'
 import type { PricedPolicy } from './price.ts'
 import { chargedBy, StoreGuard, type StoreHealth } from './stores/guard.ts'
 import { memoryStore } from './stores/memory.ts'
-import type { Charge, Charged, ChargeOutcome, Correction, DecisionRequest, OpenStore } from './stores/store.ts'
-import type { RampmeterError } from './errors.ts'
+import type {
+  Charge,
+  Charged,
+  ChargeOutcome,
+  Correction,
+  DecisionRequest,
+  OpenStore,
+  StoreDecision,
+} from './stores/store.ts'
 
 /** What was ruled about a priced request, and by whom. */
 export interface Ruling {
@@ -56,7 +64,7 @@ export class Decider {
    */
   async decide(priced: readonly PricedPolicy[], earlier: Ruling | undefined, commit = true): Promise<Ruling> {
     const charges = priced.map(({ charge }) => charge)
-    const undo = earlier?.charged ?? []
+    const undo = earlier?.charged.filter(({ cost }) => cost > 0) ?? []
     if (charges.length === 0 && undo.length === 0) return nothingAsked
     const ofStore = earlier === undefined || !earlier.degraded
     const request = { charges, undo: ofStore ? undo : [], commit }
@@ -70,6 +78,23 @@ export class Decider {
     return ruling
   }
 
+  /**
+   * Forgets a partition's counters, those that stood in for the store's too.
+   *
+   * @throws {RampmeterError} `RAMPMETER_STORE_UNAVAILABLE`, `RAMPMETER_CLOSED`
+   */
+  async reset(partition: string, logs: readonly number[]): Promise<void> {
+    await this.#local.reset(partition, logs)
+    try {
+      await this.#options.store.reset(partition, logs)
+    } catch (cause) {
+      if (cause instanceof RampmeterError) throw cause
+      throw new RampmeterError('RAMPMETER_STORE_UNAVAILABLE', 'the store failed, so nothing may be forgotten there', {
+        cause,
+      })
+    }
+  }
+
   /** Corrects what a ruling charged. */
   async settle(ruling: Ruling, corrections: readonly Correction[]): Promise<void> {
     await (ruling.degraded ? this.#local : this.#options.store).settle(corrections)
@@ -78,21 +103,13 @@ export class Decider {
   async #byStore(priced: readonly PricedPolicy[], request: DecisionRequest): Promise<Ruling> {
     const decision = await this.#guard.decide(request)
     const { admitted, outcomes, retryAfterUs, nowUs } = decision
-    const lifts = outcomes.some(({ verdict }) => verdict === 'lifted')
-    const violated = admitted
-      ? []
-      : priced
-          .filter(
-            ({ charge }, index) =>
-              outcomes[index]!.verdict === 'refused' && !charge.shadow && !(lifts && charge.liftable),
-          )
-          .map(({ policy }) => policy.name)
+    const violated = violatedOf(priced, decision)
     return { admitted, outcomes, violated, retryAfterUs, nowUs, charged: chargedBy(request, decision), degraded: false }
   }
 
   async #withoutStore(priced: readonly PricedPolicy[], undo: readonly Charged[], commit: boolean): Promise<Ruling> {
     const does = ({ policy }: PricedPolicy): OnStoreError => policy.onStoreError ?? this.#options.onStoreError
-    const closed = priced.filter((one) => does(one) === 'closed')
+    const closed = priced.filter((one) => does(one) === 'closed' && mayRefuse(one))
     if (closed.length > 0) {
       if (undo.length > 0) await this.#local.settle(undo.map(givenBack))
       return {
@@ -110,10 +127,8 @@ export class Decider {
     return {
       admitted: decision.admitted,
       outcomes: [],
-      violated: local
-        .filter((_, index) => decision.outcomes[index]!.verdict === 'refused' && !decision.admitted)
-        .map(({ policy }) => policy.name),
-      retryAfterUs: decision.retryAfterUs,
+      violated: violatedOf(local, decision),
+      retryAfterUs: decision.retryAfterUs ?? (isNever(local) ? null : retryWhenAwayUs),
       nowUs: decision.nowUs,
       charged: chargedBy(request, decision),
       degraded: true,
@@ -130,6 +145,23 @@ const nothingAsked: Ruling = {
   nowUs: 0,
   charged: [],
   degraded: false,
+}
+
+/** The names of the policies that refused. */
+function violatedOf(priced: readonly PricedPolicy[], { admitted, outcomes }: StoreDecision): string[] {
+  if (admitted) return []
+  return priced
+    .filter((one, index) => outcomes[index]!.verdict === 'refused' && mayRefuse(one))
+    .map(({ policy }) => policy.name)
+}
+
+function mayRefuse({ charge }: PricedPolicy): boolean {
+  return !charge.shadow && charge.kind !== 'first-minutes'
+}
+
+/** Whether a request costs more than a limit ever holds, and not merely more than this process's share of it. */
+function isNever(priced: readonly PricedPolicy[]): boolean {
+  return priced.some((one) => mayRefuse(one) && one.charge.cost > one.charge.capacity)
 }
 
 function givenBack(charged: Charged): Correction {

@@ -22,7 +22,7 @@ export interface RouteOptions<Tier extends string = string> {
    * with `default` for the others.
    */
   policies?: readonly Policy[] | Partial<Record<Tier | 'default', readonly Policy[]>>
-  /** The route's policies stand instead of the tier's. Default false. */
+  /** The route's policies stand instead of the tier's, for each tier that it has some for. Default false. */
   replace?: boolean
 }
 
@@ -160,7 +160,7 @@ const routeSchema = z.strictObject({
     .default(1),
   policies: z
     .union([policies, z.record(z.string(), policies)], { error: 'a list of policies, or one for each tier' })
-    .default([]),
+    .optional(),
   replace: z.boolean().default(false),
 })
 
@@ -294,7 +294,13 @@ function readTiers(
  * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION`, `RAMPMETER_UNKNOWN_OPTION`
  */
 export function readRoute(options: unknown, what: string): Route {
-  const { name, cost, policies, replace } = readOptions(routeSchema, options, what)
+  const { name, cost, policies = {}, replace } = readOptions(routeSchema, options, what)
+  if (replace && Object.keys(policies).length === 0 && !Array.isArray(policies)) {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_OPTION',
+      `${what}: \`replace\` is true and there are no \`policies\` to stand in the tier's place; give some, or \`policies: []\` for a route without limits`,
+    )
+  }
   return {
     name,
     cost: cost as RouteCost,

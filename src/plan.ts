@@ -47,7 +47,7 @@ export class Plans {
   /** @throws {RampmeterError} `RAMPMETER_UNKNOWN_TIER`, `RAMPMETER_DUPLICATE_POLICY`, `RAMPMETER_STATE_ID_CLASH` */
   ofRoute(route: Route, what: string): PlannedRoute {
     for (const name of Object.keys(route.policies)) {
-      if (name !== defaultTier && !(name in this.#tiers)) {
+      if (name !== defaultTier && !Object.hasOwn(this.#tiers, name)) {
         throw new RampmeterError(
           'RAMPMETER_UNKNOWN_TIER',
           `${what} has policies for the tier ${JSON.stringify(name)}; there are ${listOf(this.#tiers)}`,
@@ -55,8 +55,10 @@ export class Plans {
       }
     }
     const plans = Object.entries(this.#tiers).map(([name, tier]): [string, Plan] => {
-      const own = route.policies[name] ?? route.policies[defaultTier] ?? []
-      return [name, this.#note(planOf(tier, own, route.replace, `${what}, tier "${name}"`))]
+      const key = [name, defaultTier].find((one) => Object.hasOwn(route.policies, one))
+      const own = key === undefined ? undefined : route.policies[key]!
+      // A tier that the route has nothing for keeps its own limits: to replace them by none would lift them.
+      return [name, this.#note(planOf(tier, own ?? [], route.replace && own !== undefined, `${what}, tier "${name}"`))]
     })
     return { route, plans: new Map(plans) }
   }

@@ -1,6 +1,7 @@
 import type { Request } from 'express'
 import type { Client } from './client.ts'
 import { RampmeterError } from './errors.ts'
+import { isThenable } from './identify/thenable.ts'
 import type { DecideRequest } from './limiter.ts'
 import type { Route } from './options.ts'
 import type { Plan, PlannedPolicy } from './plan.ts'
@@ -30,15 +31,15 @@ export async function price(plan: Plan, client: Client, circumstances: Circumsta
   for (const planned of plan) {
     const { policy } = planned
     if (!circumstances.applies(policy)) continue
+    // Before the cost: a promise that nobody waits for would end the process if it rejects.
+    const partition = circumstances.partitionOf(policy)
     const cost = circumstances.costOf(policy)
     priced.push({
-      ...planned,
-      charge: chargeOf(
-        planned,
-        client,
-        circumstances.partitionOf(policy),
-        typeof cost === 'number' ? cost : await cost,
-      ),
+      // One by one: a spread here costs a third of a decision in memory.
+      policy,
+      ofRoute: planned.ofRoute,
+      liftable: planned.liftable,
+      charge: chargeOf(planned, client, partition, typeof cost === 'number' ? cost : await cost),
     })
   }
   return priced
@@ -67,7 +68,7 @@ function amountOf(policy: Policy, what: 'quota' | 'burst', amount: Amount, clien
   if (!isWhole(value)) {
     throw new RampmeterError(
       'RAMPMETER_INVALID_QUOTA',
-      `the ${what} of policy ${JSON.stringify(policy.name)} came out as ${String(value)}; return a whole number from 0 to 10^12`,
+      `the ${what} of policy ${JSON.stringify(policy.name)} came out as ${show(value)}; return a whole number from 0 to 10^12`,
     )
   }
   return value
@@ -82,7 +83,7 @@ export function checkCost(cost: unknown, what: () => string): number {
   if (isWhole(cost)) return cost
   throw new RampmeterError(
     'RAMPMETER_INVALID_COST',
-    `${what()} came out as ${String(cost)}; it must be a whole number from 0 to 10^12 (round it up, and charge in smaller units where fractions matter)`,
+    `${what()} came out as ${show(cost)}; it must be a whole number from 0 to 10^12 (round it up, and charge in smaller units where fractions matter)`,
   )
 }
 
@@ -90,10 +91,17 @@ function isWhole(value: unknown): value is number {
   return Number.isInteger(value) && (value as number) >= 0 && (value as number) <= largestAmount
 }
 
-/** Calls a function of the app's; what it throws is told as ours, with whose function it was. */
+/** Shows a number, and anything else by its type alone: it may be a credential. */
+export function show(value: unknown): string {
+  if (typeof value === 'number' || value == null) return String(value)
+  return isThenable(value) ? 'a promise' : `a value of type ${typeof value}`
+}
+
+/** Calls a function of the app's that answers at once; what it throws is told as ours, with whose function it was. */
 function call<T>(policy: Policy, what: string, run: () => T): T {
+  let answer: T
   try {
-    return run()
+    answer = run()
   } catch (cause) {
     throw new RampmeterError(
       'RAMPMETER_POLICY_FUNCTION_FAILED',
@@ -101,6 +109,13 @@ function call<T>(policy: Policy, what: string, run: () => T): T {
       { cause },
     )
   }
+  if (!isThenable(answer)) return answer
+  // Nobody waits for it, and what is rejected unseen ends the process.
+  answer.then(undefined, () => {})
+  throw new RampmeterError(
+    'RAMPMETER_POLICY_FUNCTION_FAILED',
+    `the function \`${what}\` of policy ${JSON.stringify(policy.name)} returned a promise; it has to answer at once: learn what it needs earlier, as claims of the client`,
+  )
 }
 
 async function callCost(what: string, run: () => number | Promise<number>): Promise<number> {

@@ -2,12 +2,14 @@ import type { NextFunction, Request, Response } from 'express'
 import { Admission, limitsOf, toldOf } from './admission.ts'
 import { createClassifier } from './classify/classify.ts'
 import { presetTiers } from './classify/presets.ts'
+import type { Client } from './client.ts'
 import { Decider } from './decide.ts'
 import type { Decision, RefusalReason } from './decision.ts'
 import { createDirect, invalidClient } from './direct.ts'
 import { createEnforcement } from './enforce.ts'
 import { createAddressReader } from './identify/address.ts'
 import { createIdentifier, type Identified } from './identify/identify.ts'
+import { createOutageReport } from './identify/outage.ts'
 import type { Limiter, RouteMiddleware } from './limiter.ts'
 import { createNames } from './names.ts'
 import { observeDecision, observeDegraded } from './observe/channels.ts'
@@ -34,6 +36,7 @@ declare global {
 /** What a limiter remembers of a request, for a `limiter.route()` further in. */
 interface Passage {
   readonly identified: Identified
+  readonly client: Client
   readonly priced: readonly PricedPolicy[]
   readonly settlement: Settlement
 }
@@ -60,6 +63,7 @@ export function rampmeter<Tier extends string = PresetTier>(options: LimiterOpti
   const names = createNames(settings.keySecrets)
   const store = (settings.store ?? memoryStore()).open({ nameOf: names.nameOf })
   const identify = createIdentifier({ verifiers: settings.identify, readAddress: createAddressReader(settings) })
+  const reportOutage = createOutageReport()
   const classify = createClassifier({ ...settings, onlyTier: defaultTier in tiers ? defaultTier : undefined })
   const plans = new Plans(tiers)
   const base = plans.ofRoute(plainRoute, 'the limiter')
@@ -85,17 +89,18 @@ export function rampmeter<Tier extends string = PresetTier>(options: LimiterOpti
     const outer = passages.get(req)
 
     const identified = await identify(req, outer?.identified)
+    reportOutage(identified)
     const client = await classify(req, identified.client)
 
     const { value: planned, params } = own === null ? routeOf(req) : { value: own, params: {} }
     const plan = plans.forTier(planned, client.tier)
     const priced = await price(plan, client, circumstancesOfRequest(req, client, planned.route, params))
-    if (outer !== undefined && isSamePrice(outer.priced, priced)) return true
+    if (outer !== undefined && isSettledBy(outer, identified, client, priced)) return true
 
     const ruling = await decider.decide(priced, outer?.settlement.ruling)
     outer?.settlement.end()
     const settlement = new Settlement(ruling, priced)
-    passages.set(req, { identified, priced, settlement })
+    passages.set(req, { identified, client, priced, settlement })
 
     const obeyed = isEnforced(client)
     const unproven = ruling.admitted || !obeyed ? unprovenReason(identified) : undefined
@@ -128,6 +133,9 @@ export function rampmeter<Tier extends string = PresetTier>(options: LimiterOpti
     try {
       goesOn = await admit(req, res, next, own)
     } catch (error) {
+      // What fails is charged nothing, by the limiter further out neither.
+      const outer = passages.get(req)
+      if (outer !== undefined) settler.now(outer.settlement, 0)
       next(error)
       return
     }
@@ -146,7 +154,7 @@ export function rampmeter<Tier extends string = PresetTier>(options: LimiterOpti
     route: (options) => middleware(plans.ofRoute(readRoute(options, 'limiter.route'), 'limiter.route')),
     async reset(clientId) {
       if (!isClientId(clientId)) throw invalidClient()
-      await store.reset(clientId, plans.logIds)
+      await decider.reset(clientId, plans.logIds)
     },
     ready: () => store.ready(),
     flush: () => settler.flush(),
@@ -156,6 +164,17 @@ export function rampmeter<Tier extends string = PresetTier>(options: LimiterOpti
       await store.close()
     },
   } satisfies Omit<Limiter, never>) as Limiter<Tier>
+}
+
+/** Whether a limiter further out has decided the same: then its decision stands. */
+function isSettledBy(
+  outer: Passage,
+  { outcome }: Identified,
+  { id, tier }: Client,
+  priced: readonly PricedPolicy[],
+): boolean {
+  const sameClient = outcome === 'known' && outer.client.id === id && outer.client.tier === tier
+  return sameClient && isSamePrice(outer.priced, priced)
 }
 
 /** Why a request is refused whatever its limits say: its credential is wrong, or cannot be checked now. */

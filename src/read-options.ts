@@ -30,7 +30,7 @@ function describe(issue: z.core.$ZodIssue, schema: z.ZodObject, value: unknown):
     return `unknown option ${issue.keys.map((key) => `\`${key}\``).join(', ')}${where}${known}`
   }
   const seen = path.reduce<unknown>((at, key) => (at as Record<string, unknown> | undefined)?.[key], value)
-  return `${path.length === 0 ? 'the options' : `\`${path.join('.')}\``}: saw ${show(seen)}, expected ${expected(issue)}`
+  return `${path.length === 0 ? 'the options' : `\`${path.join('.')}\``}: saw ${path.some((key) => /secret/i.test(key)) ? shape(seen) : show(seen)}, expected ${expected(issue)}`
 }
 
 function expected(issue: z.core.$ZodIssue): string {
@@ -42,12 +42,18 @@ function expected(issue: z.core.$ZodIssue): string {
     .replace(/^Too (small|big): expected \w+ to be /, 'a number ')
 }
 
-/** Shows a value by its type where the value itself might be a secret or long. */
+/** Shows a value where it is short and no secret. */
 function show(value: unknown): string {
+  if (typeof value === 'number' || typeof value === 'boolean') return String(value)
+  if (typeof value === 'string' && value.length <= 40) return JSON.stringify(value)
+  return shape(value)
+}
+
+/** Says what kind of value it is, and nothing of the value itself. */
+function shape(value: unknown): string {
   if (value === undefined) return 'nothing'
-  if (value === null || typeof value === 'number' || typeof value === 'boolean') return String(value)
-  if (typeof value === 'string')
-    return value.length <= 40 ? JSON.stringify(value) : `a text of ${value.length} characters`
-  if (typeof value === 'function') return 'a function'
+  if (value === null) return 'null'
+  if (typeof value === 'string') return `a text of ${value.length} characters`
+  if (typeof value !== 'object') return `a ${typeof value}`
   return Array.isArray(value) ? `a list of ${value.length}` : 'an object'
 }

@@ -1,5 +1,5 @@
 import { RampmeterError } from './errors.ts'
-import { checkCost, type PricedPolicy } from './price.ts'
+import { checkCost, show, type PricedPolicy } from './price.ts'
 import type { Ruling } from './decide.ts'
 import type { Charged, Correction } from './stores/store.ts'
 
@@ -36,7 +36,7 @@ export class Settlement {
     } else {
       throw new RampmeterError(
         'RAMPMETER_INVALID_COST',
-        `settle was given ${String(total)}; write a whole number, or one for each policy by name`,
+        `settle was given ${show(total)}; write a whole number, or one for each policy by name`,
       )
     }
     if (!this.#ended) this.#total = total
@@ -55,10 +55,14 @@ export class Settlement {
     if (total === undefined) return []
     const corrections: Correction[] = []
     this.#charged = this.#charged.map((charged, index) => {
-      const cost = typeof total === 'number' ? total : (total[this.#names[index]!] ?? charged.cost)
+      const cost = typeof total === 'number' ? total : costIn(total, this.#names[index]!, charged.cost)
       if (cost !== charged.cost) corrections.push({ charged, by: cost - charged.cost })
       return { ...charged, cost }
     })
     return corrections
   }
+}
+
+function costIn(totals: Readonly<Record<string, number>>, name: string, otherwise: number): number {
+  return Object.hasOwn(totals, name) ? totals[name]! : otherwise
 }

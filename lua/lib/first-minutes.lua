@@ -5,7 +5,7 @@ define[5] = function()
       local state = stored
       if type(stored) == 'string' then
         local start, used = struct.unpack('<dd', stored)
-        state = { start = start, used = used }
+        state = { start = start, used = used, granted = true }
       end
       if not state or state.start + limit.capacity <= now then return { start = now, used = 0 } end
       if state.start > now + limit.capacity then
@@ -16,6 +16,7 @@ define[5] = function()
     end,
 
     earliest = function(state, limit, now, cost)
+      if cost > limit.quota then return math.huge end
       if now < state.start + limit.window and state.used + cost <= limit.quota then return now end
       return state.start + limit.capacity
     end,
@@ -26,6 +27,7 @@ define[5] = function()
     end,
 
     charge = function(state, limit, now, cost)
+      state.granted = true
       state.used = state.used + cost
     end,
 
@@ -34,11 +36,13 @@ define[5] = function()
       state.used = state.used - math.min(state.used, cost)
     end,
 
-    expires = function(state, limit)
+    expires = function(state, limit, now)
+      if not state.granted then return now end
       return state.start + limit.capacity
     end,
 
-    pack = function(state, limit)
+    pack = function(state, limit, now)
+      if not state.granted then return '', now end
       return struct.pack('<dd', state.start, state.used), state.start + limit.capacity
     end,
   }

@@ -1,5 +1,5 @@
 -- A partition's counters share one value: a row of records, one a policy, so that many limits cost one read and one write.
--- A record is its header, <state id: 4 bytes> <expires, in seconds: 4> <length: 2>, and as many bytes as its algorithm packs.
+-- A record is its header, <state id: 4 bytes> <expires, in seconds: 5> <length: 2>, and as many bytes as its algorithm packs.
 
 -- Reads the records of a key. Bytes are unpacked only for the policies that a decision opens.
 local function load_partition(key)
@@ -7,27 +7,29 @@ local function load_partition(key)
   local value = partition.stored
   if value then
     local from, size = 1, #value
-    while from + 9 <= size do
-      local id, expires, length = struct.unpack('<I4I4I2', value, from)
+    while from + 10 <= size do
+      local id, expires, length = struct.unpack('<I4I5I2', value, from)
       partition.order[#partition.order + 1] = id
-      partition.records[id] = { expires = expires * 1000000, bytes = string.sub(value, from + 10, from + 9 + length) }
-      from = from + 10 + length
+      partition.records[id] = { expires = expires * 1000000, bytes = string.sub(value, from + 11, from + 10 + length) }
+      from = from + 11 + length
     end
   end
   return partition
 end
 
--- Writes the records back, those that expired left out, and lets the key live as long as the last of them.
+-- Writes the records back, those that expired left out, and lets the key live as long as the last of them. A record that was
+-- opened and not changed stays as it was: what only time did to it is not for a request to keep that was refused.
 local function save_partition(partition, now)
   local parts, expires = {}, 0
   for _, id in ipairs(partition.order) do
     local record = partition.records[id]
-    if record.state then
+    if record.changed then
       record.bytes, record.expires = record.algorithm.pack(record.state, record.limit, now)
     end
     if record.expires > now then
-      if record.expires > expires then expires = record.expires end
-      parts[#parts + 1] = struct.pack('<I4I4I2', id, math.ceil(record.expires / 1000000), #record.bytes) .. record.bytes
+      local second = math.ceil(record.expires / 1000000)
+      expires = math.max(expires, second * 1000000)
+      parts[#parts + 1] = struct.pack('<I4I5I2', id, second, #record.bytes) .. record.bytes
     end
   end
   if #parts > 0 then
@@ -51,6 +53,12 @@ local function algorithm_of(kind)
   return algorithm
 end
 
+-- Notes that a record is to be written back.
+local function keep(partition, record)
+  record.changed = true
+  partition.dirty = true
+end
+
 -- Makes a policy's record ready for use: its state, mended for the clock and for limits that have changed.
 local function open_record(partition, entry, now)
   local record = partition.records[entry.id]
@@ -62,14 +70,16 @@ local function open_record(partition, entry, now)
   record.algorithm = algorithm_of(entry.kind)
   record.limit = entry
   record.state = record.algorithm.open(record.state or record.bytes, entry, now)
-  if record.state.mended then partition.dirty = true end
+  if record.state.mended then keep(partition, record) end
   return record
 end
 
 -- Reads a policy's entry of nine numbers from a plan; `last` is what the script at hand says it is.
-local function read_entry(plan, from, base, commit)
+-- `correcting`: of an earlier charge, whose limit is not the one in force any more.
+local function read_entry(plan, from, base, commit, correcting)
   return {
     commit = commit,
+    correcting = correcting,
     key = KEYS[base + plan[from]],
     log_key = KEYS[base + plan[from + 1]],
     kind = plan[from + 2],

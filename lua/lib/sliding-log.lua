@@ -1,7 +1,7 @@
 -- The twin of src/policies/sliding-log.ts. Its entries are a list of their own, <time: 7 bytes> <count: 5>, oldest first;
 -- the record in the partition keeps the sum and the newest time, so that most decisions read few entries or none.
 define[3] = function()
-  local chunk = 32
+  local chunk, most_count = 32, 1099511627775
 
   local function entry_at(bytes)
     return struct.unpack('<I7I5', bytes)
@@ -61,13 +61,21 @@ define[3] = function()
         state = { total = total, newest = newest, gone = 0, key = limit.log_key }
       end
       if state.total == 0 then return state end
+      local fresh = { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }
+      -- The list has expired, while its record is kept alive by the others of the partition.
+      if state.newest + limit.window <= now then return fresh end
       if state.newest > now + limit.window then mend_future(state, limit, now) end
-      walk(state, function(at, count)
+      local live = walk(state, function(at, count)
         if at + limit.window > now then return true end
         state.gone = state.gone + 1
         state.total = state.total - count
         state.mended = true
       end)
+      -- The list was evicted, and its record was not: what it counted is not known any more.
+      if not live then
+        fresh.mended = true
+        return fresh
+      end
       return state
     end,
 
@@ -92,31 +100,39 @@ define[3] = function()
       local at, count = 0, 0
       if newest and state.total > 0 then at, count = entry_at(newest) end
       if at >= now then
-        redis.call('LSET', state.key, -1, struct.pack('<I7I5', at, count + cost))
+        local sum = math.min(most_count, count + cost)
+        redis.call('LSET', state.key, -1, struct.pack('<I7I5', at, sum))
+        state.total = state.total + sum - count
       else
         redis.call('RPUSH', state.key, struct.pack('<I7I5', now, cost))
         state.newest = now
+        state.total = state.total + cost
       end
-      state.total = state.total + cost
     end,
 
     refund = function(state, limit, now, charged_at, cost)
-      if charged_at + limit.window <= now then return end
+      if state.total == 0 or charged_at + limit.window <= now then return end
+      -- What a correction added stands in later entries.
       local index = state.gone - 1
-      local found = walk(state, function(at, count)
+      local emptied = 0
+      walk(state, function(at, count)
+        if cost == 0 then return true end
         index = index + 1
-        if at >= charged_at then return { at, count } end
+        if at < charged_at then return nil end
+        local given = math.min(count, cost)
+        cost = cost - given
+        state.total = state.total - given
+        if given == count then
+          emptied = emptied + 1
+          redis.call('LSET', state.key, index, '')
+        else
+          redis.call('LSET', state.key, index, struct.pack('<I7I5', at, count - given))
+        end
       end)
-      if not found then return end
-      local given = math.min(found[2], cost)
-      if given == found[2] then
-        redis.call('LSET', state.key, index, '')
-        redis.call('LREM', state.key, 1, '')
+      if emptied > 0 then
+        redis.call('LREM', state.key, emptied, '')
         state.newest = newest_of(state)
-      else
-        redis.call('LSET', state.key, index, struct.pack('<I7I5', found[1], found[2] - given))
       end
-      state.total = state.total - given
     end,
 
     expires = expires,
@@ -126,7 +142,9 @@ define[3] = function()
       state.gone = 0
       local ends = expires(state, limit, now)
       if ends > now then
-        redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((ends - now) / 1000)))
+        -- By the whole second, as its record.
+        local second = math.ceil(ends / 1000000)
+        redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((second * 1000000 - now) / 1000)))
       end
       return struct.pack('<dI7', state.total, state.newest), ends
     end,

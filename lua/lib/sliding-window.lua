@@ -1,7 +1,7 @@
 -- The twin of src/policies/sliding-window.ts, where the arithmetic is explained.
 -- A state is a flat row: time, count, time, count, … Packed: 7 and 5 bytes.
 define[2] = function()
-  local most_entries = 16
+  local most_entries, most_count = 16, 1099511627775
 
   local function used(state)
     local sum = 0
@@ -19,7 +19,7 @@ define[2] = function()
     local index = #state - 1
     while index > 1 and math.floor(state[index] / cell) ~= math.floor(state[index - 2] / cell) do index = index - 2 end
     if index == 1 then index = #state - 1 end
-    state[index + 1] = state[index + 1] + state[index - 1]
+    state[index + 1] = math.min(most_count, state[index + 1] + state[index - 1])
     drop(state, index - 2)
   end
 
@@ -66,7 +66,7 @@ define[2] = function()
     charge = function(state, limit, now, cost)
       local size = #state
       if size > 0 and state[size - 1] >= now then
-        state[size] = state[size] + cost
+        state[size] = math.min(most_count, state[size] + cost)
       else
         state[size + 1] = now
         state[size + 2] = cost
@@ -76,12 +76,15 @@ define[2] = function()
 
     refund = function(state, limit, now, charged_at, cost)
       if charged_at + limit.window <= now then return end
-      for index = 1, #state, 2 do
+      -- What a correction added stands in later entries.
+      local index = 1
+      while cost > 0 and index < #state do
         if state[index] >= charged_at then
-          state[index + 1] = state[index + 1] - math.min(state[index + 1], cost)
-          if state[index + 1] == 0 then drop(state, index) end
-          return
+          local given = math.min(state[index + 1], cost)
+          cost = cost - given
+          state[index + 1] = state[index + 1] - given
         end
+        if state[index + 1] == 0 then drop(state, index) else index = index + 2 end
       end
     end,
 

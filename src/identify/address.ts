@@ -3,6 +3,7 @@ import type { Request } from 'express'
 import ipaddr from 'ipaddr.js'
 import { LRUCache } from 'lru-cache'
 import { warn } from '../errors.ts'
+import { isThenable } from './thenable.ts'
 
 export interface AddressReaderOptions {
   /** Tells the client's address. Default: Express's `req.ip`. */
@@ -53,6 +54,8 @@ export function createAddressReader(options: AddressReaderOptions): (req: Reques
         `reading the address of a request threw a ${error instanceof Error ? error.name : typeof error}`,
       )
     }
+    // What an async function was to find out comes too late, and if it fails unseen it ends the process.
+    if (isThenable(text)) text.then(undefined, () => {})
     if (typeof text !== 'string' || text === '') return withoutAddress('a request has no address')
     const remembered = known.get(text)
     if (remembered !== undefined) return remembered

@@ -41,7 +41,10 @@ const policyShape = {
   unit: z
     .string()
     .regex(printable, 'printable ASCII')
-    .refine((unit) => unit !== 'concurrent-requests', 'a unit that is counted over a window; requests in flight are none')
+    .refine(
+      (unit) => unit !== 'concurrent-requests',
+      'a unit that is counted over a window; requests in flight are none',
+    )
     .default('requests'),
   cost: policyCostSchema.optional(),
   when: aFunction<Policy['when'] & {}>().optional(),

@@ -16,6 +16,8 @@ export interface FirstMinutesState {
   /** When it was granted, in µs. */
   start: number
   used: number
+  /** False until a request was admitted with it: one that is refused starts nothing. */
+  granted: boolean
 }
 
 /** Whether the extra has room for `cost` now. */
@@ -25,12 +27,13 @@ export function hasExtra(state: FirstMinutesState, limit: Limit, now: number, co
 
 export const firstMinutesAlgorithm: Algorithm<FirstMinutesState> = {
   open(stored, limit, now) {
-    if (stored === undefined || stored.start + limit.capacity <= now) return { start: now, used: 0 }
+    if (stored === undefined || stored.start + limit.capacity <= now) return { start: now, used: 0, granted: false }
     if (stored.start > now + limit.capacity) stored.start = now
     return stored
   },
 
   earliest(state, limit, now, cost) {
+    if (cost > limit.quota) return Infinity
     return hasExtra(state, limit, now, cost) ? now : state.start + limit.capacity
   },
 
@@ -39,6 +42,7 @@ export const firstMinutesAlgorithm: Algorithm<FirstMinutesState> = {
   },
 
   charge(state, _limit, _now, cost) {
+    state.granted = true
     state.used += cost
   },
 
@@ -47,7 +51,7 @@ export const firstMinutesAlgorithm: Algorithm<FirstMinutesState> = {
     state.used -= Math.min(state.used, cost)
   },
 
-  expires(state, limit) {
-    return state.start + limit.capacity
+  expires(state, limit, now) {
+    return state.granted ? state.start + limit.capacity : now
   },
 }

@@ -1,7 +1,7 @@
 import type { Policy, WindowPolicyOptions } from '../policy.ts'
 import type { Algorithm } from './algorithm.ts'
 import { buildPolicy, windowPolicyShape } from './build.ts'
-import { appendEntry, windowArithmetic, type WindowEntry } from './sliding-window.ts'
+import { appendEntry, countGone, mendClock, windowArithmetic, type WindowEntry } from './sliding-window.ts'
 
 /**
  * Never more than `quota` in any span of length `window`, exact to the microsecond.
@@ -18,6 +18,16 @@ export function slidingLog(options: WindowPolicyOptions): Policy {
 
 export const slidingLogAlgorithm: Algorithm<WindowEntry[]> = {
   ...windowArithmetic,
+
+  open(stored = [], limit, now) {
+    mendClock(stored, limit, now)
+    const gone = countGone(stored, limit, now)
+    if (gone > 0 && gone === stored.length) return []
+    // A log may be long: it is not copied for every request.
+    stored.splice(0, gone)
+    return stored
+  },
+
   charge(entries, _limit, now, cost) {
     appendEntry(entries, now, cost)
   },

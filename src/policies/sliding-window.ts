@@ -29,17 +29,22 @@ export type SlidingWindowState = WindowEntry[]
 const mostEntries = 16
 const cellsPerWindow = 14
 
-/** Forgets entries that have left the window, and takes those of a clock that has since been set back for now. */
-export function openEntries(entries: WindowEntry[] | undefined, limit: Limit, now: number): WindowEntry[] {
-  if (entries === undefined) return []
+/** What five bytes hold. A debt above it is forgiven. */
+const mostCount = 2 ** 40 - 1
+
+/** How many entries have left the window. */
+export function countGone(entries: readonly WindowEntry[], limit: Limit, now: number): number {
   let gone = 0
   while (gone < entries.length && entries[gone]!.at + limit.windowUs <= now) gone += 1
-  if (gone > 0) entries.splice(0, gone)
+  return gone
+}
+
+/** Takes the times of a clock that has since been set back, by more than a window, for now. Says whether there were any. */
+export function mendClock(entries: readonly WindowEntry[], limit: Limit, now: number): boolean {
   const newest = entries.at(-1)
-  if (newest !== undefined && newest.at > now + limit.windowUs) {
-    for (const entry of entries) entry.at = Math.min(entry.at, now)
-  }
-  return entries
+  if (newest === undefined || newest.at <= now + limit.windowUs) return false
+  for (const entry of entries) entry.at = Math.min(entry.at, now)
+  return true
 }
 
 function used(entries: WindowEntry[]): number {
@@ -51,14 +56,12 @@ function used(entries: WindowEntry[]): number {
 /** Adds a charge at the end; at the newest entry's time if the clock has stepped back behind it. */
 export function appendEntry(entries: WindowEntry[], now: number, cost: number): void {
   const newest = entries.at(-1)
-  if (newest !== undefined && newest.at >= now) newest.count += cost
+  if (newest !== undefined && newest.at >= now) newest.count = Math.min(mostCount, newest.count + cost)
   else entries.push({ at: now, count: cost })
 }
 
-/** What the sliding window and the sliding log have in common: all but how a charge is kept. */
-export const windowArithmetic: Omit<Algorithm<WindowEntry[]>, 'charge'> = {
-  open: openEntries,
-
+/** What the sliding window and the sliding log have in common: all but how entries are kept. */
+export const windowArithmetic: Omit<Algorithm<WindowEntry[]>, 'open' | 'charge'> = {
   earliest(entries, limit, now, cost) {
     let excess = used(entries) + cost - limit.quota
     if (excess <= 0) return now
@@ -75,11 +78,17 @@ export const windowArithmetic: Omit<Algorithm<WindowEntry[]>, 'charge'> = {
 
   refund(entries, limit, now, chargedAt, cost) {
     if (chargedAt + limit.windowUs <= now) return
-    const index = entries.findIndex((entry) => entry.at >= chargedAt)
-    if (index === -1) return
-    const entry = entries[index]!
-    entry.count -= Math.min(entry.count, cost)
-    if (entry.count === 0) entries.splice(index, 1)
+    // What a correction added stands in later entries.
+    let owed = cost
+    let index = entries.findIndex((entry) => entry.at >= chargedAt)
+    while (owed > 0 && index >= 0 && index < entries.length) {
+      const entry = entries[index]!
+      const given = Math.min(entry.count, owed)
+      owed -= given
+      entry.count -= given
+      if (entry.count === 0) entries.splice(index, 1)
+      else index += 1
+    }
   },
 
   expires(entries, limit, now) {
@@ -95,12 +104,20 @@ function mergeNewest(entries: WindowEntry[], windowUs: number): void {
   while (index > 0 && Math.floor(entries[index]!.at / cell) !== Math.floor(entries[index - 1]!.at / cell)) index -= 1
   if (index === 0) index = entries.length - 1
   // The sum leaves with the later of the two: never more than the quota, at times a little less.
-  entries[index]!.count += entries[index - 1]!.count
+  entries[index]!.count = Math.min(mostCount, entries[index]!.count + entries[index - 1]!.count)
   entries.splice(index - 1, 1)
 }
 
 export const slidingWindowAlgorithm: Algorithm<SlidingWindowState> = {
   ...windowArithmetic,
+
+  open(stored = [], limit, now) {
+    const mended = mendClock(stored, limit, now)
+    const gone = countGone(stored, limit, now)
+    if (mended) stored.splice(0, gone)
+    return mended || gone === 0 ? stored : stored.slice(gone)
+  },
+
   charge(entries, limit, now, cost) {
     appendEntry(entries, now, cost)
     if (entries.length > mostEntries) mergeNewest(entries, limit.windowUs)

@@ -63,8 +63,19 @@ export class StoreGuard {
   }
 
   async #untilFirstReady(): Promise<void> {
-    this.#firstReady ??= Promise.race([this.#store.ready(), rejectAfter(this.#options.deadlineMs)])
-    await this.#firstReady.catch(() => {})
+    this.#firstReady ??= this.#ready()
+    await this.#firstReady
+  }
+
+  async #ready(): Promise<void> {
+    const timeout = rejectAfter(this.#options.deadlineMs, this.#options.deadlineMs)
+    try {
+      await Promise.race([this.#store.ready(), timeout])
+    } catch {
+      // The decision that follows says what is wrong.
+    } finally {
+      timeout.cancel()
+    }
   }
 
   async #withinDeadline(request: DecisionRequest, started: number): Promise<StoreDecision> {
@@ -77,7 +88,7 @@ export class StoreGuard {
       },
       () => {},
     )
-    const timeout = rejectAfter(left)
+    const timeout = rejectAfter(left, this.#options.deadlineMs)
     try {
       return await Promise.race([answer, timeout])
     } catch (error) {
@@ -90,20 +101,21 @@ export class StoreGuard {
 
   /** Gives back what a late answer charged. If that fails too, the charge stays until it leaves its window. */
   #undo(request: DecisionRequest, decision: StoreDecision): void {
-    const corrections = chargedBy(request, decision).map((charged) => ({ charged, by: -charged.cost }))
+    const corrections = chargedBy(request, decision)
+      .filter(({ cost }) => cost > 0)
+      .map((charged) => ({ charged, by: -charged.cost }))
     if (corrections.length > 0) this.#store.settle(corrections).catch(() => {})
   }
 }
 
-/** What an answer of a store has charged. */
+/** What an answer of a store has charged; what was free is in it too, since it may be settled to more. */
 export function chargedBy(request: DecisionRequest, decision: StoreDecision): Charged[] {
   if (!decision.admitted || !request.commit) return []
   const lifted = decision.outcomes.some(({ verdict }) => verdict === 'lifted')
   return request.charges
-    .filter((charge, index) => {
-      if (charge.cost === 0) return false
-      return charge.kind === 'first-minutes' ? lifted : decision.outcomes[index]!.verdict === 'fits'
-    })
+    .filter((charge, index) =>
+      charge.kind === 'first-minutes' ? lifted : decision.outcomes[index]!.verdict === 'fits',
+    )
     .map((charge) => ({ charge, cost: charge.cost, chargedAtUs: decision.nowUs }))
 }
 
@@ -111,7 +123,7 @@ export function chargedBy(request: DecisionRequest, decision: StoreDecision): Ch
  * A promise that rejects after a while, but only once the sockets have been looked at again: after a stall of the event loop
  * its timer is due before the answer that has long arrived is read.
  */
-function rejectAfter(ms: number): Promise<never> & { cancel(): void } {
+function rejectAfter(ms: number, deadlineMs: number): Promise<never> & { cancel(): void } {
   let timer: NodeJS.Timeout | undefined
   let immediate: NodeJS.Immediate | undefined
   const promise = new Promise<never>((_, reject) => {
@@ -120,7 +132,7 @@ function rejectAfter(ms: number): Promise<never> & { cancel(): void } {
         reject(
           new RampmeterError(
             'RAMPMETER_STORE_UNAVAILABLE',
-            `the store did not answer within its deadline of ${Math.ceil(ms)} ms`,
+            `the store did not answer within its deadline of ${deadlineMs} ms`,
           ),
         ),
       )

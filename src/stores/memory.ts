@@ -1,8 +1,8 @@
 import * as z from 'zod'
 import { RampmeterError } from '../errors.ts'
 import { readOptions } from '../read-options.ts'
-import type { Charge, Correction, DecisionRequest, OpenStore, Store, StoreDecision } from './store.ts'
-import { algorithms, decideTogether } from './together.ts'
+import type { Correction, DecisionRequest, OpenStore, Store, StoreDecision } from './store.ts'
+import { algorithms, correct, decideTogether, type Counters } from './together.ts'
 
 export interface MemoryStoreOptions {
   /** The clock, in ms since 1970; fractions count. Default `Date.now`. Tests give `manualClock()` of `rampmeter/testing`. */
@@ -33,14 +33,17 @@ export function memoryStore(options: MemoryStoreOptions = {}): Store {
   return new MemoryStore(now, maxKeys)
 }
 
-/** One policy's counter, with the charge that last opened it: its limit says when the counter expires. */
+/** One policy's counter. */
 interface Counter {
   state: unknown
-  charge: Charge
+  /** When it counts nothing any more, in µs. */
+  expires: number
+  /** It counted nothing when it was kept. */
+  empty: boolean
 }
 
 /** The counters of one partition, by state id. */
-type Counters = Map<number, Counter>
+type Row = Map<number, Counter>
 
 class MemoryStore implements Store, OpenStore {
   readonly #clock: () => number
@@ -83,52 +86,58 @@ class MemoryStore implements Store, OpenStore {
   async decide(request: DecisionRequest): Promise<StoreDecision> {
     const now = this.#now()
     if (!request.commit) return this.#look(request, now)
-    this.#sweep(now)
-    const touched = new Set<string>()
-    const unstarted: [Counters, Charge][] = []
-    const decision = decideTogether(request, now, (charge) => {
-      touched.add(charge.partition)
-      const counters = this.#spaceOf(charge.partition).findOrAdd(charge.partition)
-      const before = counters.get(charge.stateId)?.state
-      const state = openCounter(counters, charge, now)
-      if (charge.kind === 'first-minutes' && state !== before) unstarted.push([counters, charge])
-      return state
-    })
-    // The first minutes begin with the first request that asks for them and is admitted.
-    for (const [counters, charge] of unstarted) {
-      if (!decision.admitted || !request.charges.some((one) => one.stateId === charge.stateId)) counters.delete(charge.stateId)
-    }
-    for (const partition of touched) this.#spaceOf(partition).keep(partition, now)
-    return decision
-  }
-
-  /** Decides on copies. */
-  #look(request: DecisionRequest, now: number): StoreDecision {
-    const copies = new Map<string, unknown>()
-    return decideTogether(request, now, (charge) => {
-      const name = `${charge.stateId} ${charge.partition}`
-      const counter = this.#spaceOf(charge.partition).find(charge.partition)?.get(charge.stateId)
-      const copy = copies.has(name) ? copies.get(name) : structuredClone(counter?.state)
-      const state = algorithms[charge.kind].open(copy, charge, now)
-      copies.set(name, state)
-      return state
-    })
+    return this.#change(now, (counters) => decideTogether(request, now, counters))
   }
 
   async settle(corrections: readonly Correction[]): Promise<void> {
     const now = this.#now()
-    this.#sweep(now)
-    for (const { charged, by } of corrections) {
-      const { charge, chargedAtUs } = charged
-      const counters = this.#spaceOf(charge.partition).findOrAdd(charge.partition)
-      const before = counters.get(charge.stateId)?.state
-      const state = openCounter(counters, charge, now)
-      if (by < 0) algorithms[charge.kind].refund(state, charge, now, chargedAtUs, -by)
-      else if (by > 0) algorithms[charge.kind].charge(state, charge, now, by)
-      // Correcting what an earlier grant was charged grants nothing.
-      if (charge.kind === 'first-minutes' && state !== before) counters.delete(charge.stateId)
-      this.#spaceOf(charge.partition).keep(charge.partition, now)
+    this.#change(now, (counters) => {
+      for (const { charged, by } of corrections) correct(charged, by, now, counters)
+    })
+  }
+
+  /** Decides on copies. */
+  #look(request: DecisionRequest, now: number): StoreDecision {
+    return decideTogether(request, now, {
+      open: (charge) => {
+        const counter = this.#spaceOf(charge.partition).find(charge.partition)?.get(charge.stateId)
+        return algorithms[charge.kind].open(structuredClone(counter?.state), charge, now)
+      },
+      keep: () => {},
+    })
+  }
+
+  #change<Result>(now: number, make: (counters: Counters) => Result): Result {
+    // Before any counter is opened: what has expired makes room.
+    this.#addresses.sweep(now)
+    this.#others.sweep(now)
+    const changed = new Map<string, boolean>()
+    const keep = (partition: string, stateId: number, state: unknown, expires: number): void => {
+      this.#spaceOf(partition)
+        .findOrAdd(partition)
+        .set(stateId, { state, expires, empty: expires <= now })
+      changed.set(partition, true)
     }
+    const result = make({
+      open: (charge, correcting) => {
+        const { kind, partition, stateId } = charge
+        const counter = this.#spaceOf(partition).findOrAdd(partition).get(stateId)
+        const state = algorithms[kind].open(counter?.state, charge, now, correcting)
+        if (!changed.has(partition)) changed.set(partition, false)
+        if (counter !== undefined && !counter.empty) {
+          const expires = algorithms[kind].expires(counter.state, charge, now)
+          // It was mended in its place.
+          if (expires !== counter.expires) keep(partition, stateId, counter.state, expires)
+        }
+        return state
+      },
+      keep: (charge, state) => {
+        const { kind, partition, stateId } = charge
+        keep(partition, stateId, state, algorithms[kind].expires(state, charge, now))
+      },
+    })
+    for (const [partition, hasChanged] of changed) this.#spaceOf(partition).release(partition, now, hasChanged)
+    return result
   }
 
   async reset(partition: string): Promise<void> {
@@ -152,24 +161,6 @@ class MemoryStore implements Store, OpenStore {
   #spaceOf(partition: string): Space {
     return partition.startsWith('ip:') ? this.#addresses : this.#others
   }
-
-  /** Before any counter is opened: what expires is dropped, and one that was opened must stay. */
-  #sweep(now: number): void {
-    this.#addresses.sweep(now)
-    this.#others.sweep(now)
-  }
-}
-
-function openCounter(counters: Counters, charge: Charge, now: number): unknown {
-  const counter = counters.get(charge.stateId)
-  const state = algorithms[charge.kind].open(counter?.state, charge, now)
-  if (counter === undefined) {
-    counters.set(charge.stateId, { state, charge })
-  } else {
-    counter.state = state
-    counter.charge = charge
-  }
-  return state
 }
 
 const secondUs = 1_000_000
@@ -180,41 +171,42 @@ const secondUs = 1_000_000
  * there is no timer.
  */
 class Space {
-  readonly #partitions = new Map<string, { counters: Counters; due: number }>()
+  readonly #partitions = new Map<string, { row: Row; due: number }>()
   readonly #due = new Map<number, string[]>()
   readonly #max: number
   /** What all who are new share while there is no room. */
-  readonly #shared: Counters = new Map()
+  readonly #shared: Row = new Map()
   #swept = 0
 
   constructor(max: number) {
     this.#max = max
   }
 
-  find(partition: string): Counters | undefined {
+  find(partition: string): Row | undefined {
     const own = this.#partitions.get(partition)
-    if (own !== undefined) return own.counters
+    if (own !== undefined) return own.row
     return this.#partitions.size >= this.#max ? this.#shared : undefined
   }
 
-  findOrAdd(partition: string): Counters {
+  findOrAdd(partition: string): Row {
     const own = this.#partitions.get(partition)
-    if (own !== undefined) return own.counters
+    if (own !== undefined) return own.row
     if (this.#partitions.size >= this.#max) return this.#shared
-    const counters: Counters = new Map()
-    this.#partitions.set(partition, { counters, due: Infinity })
-    return counters
+    const row: Row = new Map()
+    this.#partitions.set(partition, { row, due: Infinity })
+    return row
   }
 
   /** After a decision: forgets what the partition no longer needs, and notes when to look at it again. */
-  keep(partition: string, now: number): void {
+  release(partition: string, now: number, changed: boolean): void {
     const own = this.#partitions.get(partition)
     if (own === undefined) return
-    const expires = dropExpired(own.counters, now)
-    if (own.counters.size === 0) {
+    const expires = changed ? dropExpired(own.row, now) : 0
+    if (own.row.size === 0) {
       this.#partitions.delete(partition)
       return
     }
+    if (!changed) return
     // Noted once: a later expiry is found when the noted second is over.
     const second = Math.ceil(expires / secondUs)
     if (second >= own.due) return
@@ -252,18 +244,20 @@ class Space {
         const own = this.#partitions.get(partition)
         if (own === undefined || own.due !== due) continue
         own.due = Infinity
-        this.keep(partition, now)
+        this.release(partition, now, true)
       }
     }
   }
 }
 
-/** Drops the counters that count nothing any more, and says when the last of the others will. */
-function dropExpired(counters: Counters, now: number): number {
+/**
+ * Drops the counters that count nothing any more, by the whole second as the Redis store does, and says when the last of the
+ * others will.
+ */
+function dropExpired(row: Row, now: number): number {
   let last = 0
-  for (const [id, { state, charge }] of counters) {
-    const expires = algorithms[charge.kind].expires(state, charge, now)
-    if (expires <= now) counters.delete(id)
+  for (const [stateId, { expires, empty }] of row) {
+    if (empty || Math.ceil(expires / secondUs) * secondUs <= now) row.delete(stateId)
     else if (expires > last) last = expires
   }
   return last

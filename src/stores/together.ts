@@ -5,15 +5,15 @@ import { slidingLogAlgorithm } from '../policies/sliding-log.ts'
 import { slidingWindowAlgorithm } from '../policies/sliding-window.ts'
 import { tokenBucketAlgorithm } from '../policies/token-bucket.ts'
 import type { PolicyKind } from '../policy.ts'
-import type { Charge, ChargeOutcome, DecisionRequest, StoreDecision, Verdict } from './store.ts'
+import type { Charge, Charged, ChargeOutcome, DecisionRequest, StoreDecision, Verdict } from './store.ts'
 
 /** The arithmetic of each kind. States pass through untyped: each kind only ever sees its own. */
 export const algorithms: Record<PolicyKind, Algorithm<unknown>> = {
-  'token-bucket': tokenBucketAlgorithm as Algorithm<unknown>,
-  'sliding-window': slidingWindowAlgorithm as Algorithm<unknown>,
-  'sliding-log': slidingLogAlgorithm as Algorithm<unknown>,
-  'fixed-window': fixedWindowAlgorithm as Algorithm<unknown>,
-  'first-minutes': firstMinutesAlgorithm as Algorithm<unknown>,
+  'token-bucket': tokenBucketAlgorithm,
+  'sliding-window': slidingWindowAlgorithm,
+  'sliding-log': slidingLogAlgorithm,
+  'fixed-window': fixedWindowAlgorithm,
+  'first-minutes': firstMinutesAlgorithm,
 }
 
 /** Told waits that would end this close to the end of the first minutes do not count on them, in µs. */
@@ -21,27 +21,24 @@ const extraMarginUs = 1_000_000
 
 /** How long until a cost fits; Infinity when it never will. */
 function waitFor(charge: Charge, state: unknown, now: number, cost: number): number {
-  if (cost > charge.capacity) return Infinity
+  if (cost > charge.capacity && charge.kind !== 'first-minutes') return Infinity
   return algorithms[charge.kind].earliest(state, charge, now, cost) - now
 }
 
-/**
- * All policies or none: the twin of `decide` in lua/decide.lua, step by step the same.
- *
- * @param open finds a charge's state, fit for use at `now`; what the decision changes in it is kept
- */
-export function decideTogether(
-  request: DecisionRequest,
-  now: number,
-  open: (charge: Charge) => unknown,
-): StoreDecision {
-  for (const { charge, cost, chargedAtUs } of request.undo) {
-    algorithms[charge.kind].refund(open(charge), charge, now, chargedAtUs, cost)
-  }
+/** Where a decision finds the states of its charges, and leaves those that it changed. */
+export interface Counters {
+  /** Finds a charge's state, fit for use at the time of the decision. */
+  open(charge: Charge, correcting?: boolean): unknown
+  keep(charge: Charge, state: unknown): void
+}
+
+/** All policies or none: the twin of `decide` in lua/decide.lua, step by step the same. */
+export function decideTogether(request: DecisionRequest, now: number, counters: Counters): StoreDecision {
+  for (const charged of request.commit ? request.undo : []) correct(charged, -charged.cost, now, counters)
 
   // What each policy says on its own. The first minutes' extra never refuses: it stands in for those it may lift.
   const { charges } = request
-  const states = charges.map(open)
+  const states = charges.map((charge) => counters.open(charge))
   const waits = charges.map((charge, index) =>
     charge.kind === 'first-minutes' || charge.cost === 0 ? 0 : waitFor(charge, states[index], now, charge.cost),
   )
@@ -61,11 +58,20 @@ export function decideTogether(
 
   let wait = 0
   if (!admitted) {
-    wait = lifts && now + hardWait + extraMarginUs < extraEnds ? hardWait : Math.max(hardWait, softWait)
+    // Those that no request was admitted with have not begun: they lift whenever it comes.
+    if (lifts && (!extraState!.granted || now + hardWait + extraMarginUs < extraEnds)) {
+      wait = hardWait
+    } else {
+      const renews = extra !== undefined && softWait < Infinity && extra.cost <= extra.quota
+      const renewal = renews ? extraState!.start + extra.capacity - now : Infinity
+      wait = Math.max(hardWait, Math.min(softWait, renewal))
+    }
   } else if (request.commit) {
     charges.forEach((charge, index) => {
-      const charged = index === extraIndex ? softWait > 0 : waits[index] === 0 && charge.cost > 0
-      if (charged) algorithms[charge.kind].charge(states[index], charge, now, charge.cost)
+      const isExtra = index === extraIndex
+      if (!isExtra && (waits[index] !== 0 || charge.cost === 0)) return
+      algorithms[charge.kind].charge(states[index], charge, now, isExtra && softWait === 0 ? 0 : charge.cost)
+      counters.keep(charge, states[index])
     })
   }
 
@@ -85,6 +91,15 @@ export function decideTogether(
     }
   })
   return { admitted, nowUs: now, retryAfterUs: finite(wait), outcomes }
+}
+
+/** Corrects a charge by as much as it goes up or, negative, comes back, whether there is room or not. */
+export function correct({ charge, chargedAtUs }: Charged, by: number, now: number, counters: Counters): void {
+  const algorithm = algorithms[charge.kind]
+  const state = counters.open(charge, true)
+  if (by < 0) algorithm.refund(state, charge, now, chargedAtUs, -by)
+  else if (by > 0) algorithm.charge(state, charge, now, by)
+  counters.keep(charge, state)
 }
 
 function finite(wait: number): number | null {

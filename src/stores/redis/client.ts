@@ -7,9 +7,9 @@ export interface RedisClient {
   duplicate(override?: object): RedisClient
   defineCommand(name: string, definition: { lua: string; numberOfKeys?: number }): void
   unlink(...keys: string[]): Promise<number>
-  on(event: string, listener: (...values: never[]) => void): unknown
-  once(event: string, listener: (...values: never[]) => void): unknown
-  off(event: string, listener: (...values: never[]) => void): unknown
+  on(event: string, listener: (...values: unknown[]) => void): unknown
+  once(event: string, listener: (...values: unknown[]) => void): unknown
+  off(event: string, listener: (...values: unknown[]) => void): unknown
   quit(): Promise<unknown>
   disconnect(reconnect?: boolean): void
 }

@@ -6,11 +6,11 @@ local partition = { key = key, order = {}, records = {}, stored = redis.call('GE
 local value = partition.stored
 if value then
 local from, size = 1, #value
-while from + 9 <= size do
-local id, expires, length = struct.unpack('<I4I4I2', value, from)
+while from + 10 <= size do
+local id, expires, length = struct.unpack('<I4I5I2', value, from)
 partition.order[#partition.order + 1] = id
-partition.records[id] = { expires = expires * 1000000, bytes = string.sub(value, from + 10, from + 9 + length) }
-from = from + 10 + length
+partition.records[id] = { expires = expires * 1000000, bytes = string.sub(value, from + 11, from + 10 + length) }
+from = from + 11 + length
 end
 end
 return partition
@@ -19,12 +19,13 @@ local function save_partition(partition, now)
 local parts, expires = {}, 0
 for _, id in ipairs(partition.order) do
 local record = partition.records[id]
-if record.state then
+if record.changed then
 record.bytes, record.expires = record.algorithm.pack(record.state, record.limit, now)
 end
 if record.expires > now then
-if record.expires > expires then expires = record.expires end
-parts[#parts + 1] = struct.pack('<I4I4I2', id, math.ceil(record.expires / 1000000), #record.bytes) .. record.bytes
+local second = math.ceil(record.expires / 1000000)
+expires = math.max(expires, second * 1000000)
+parts[#parts + 1] = struct.pack('<I4I5I2', id, second, #record.bytes) .. record.bytes
 end
 end
 if #parts > 0 then
@@ -43,6 +44,10 @@ defined[kind] = algorithm
 end
 return algorithm
 end
+local function keep(partition, record)
+record.changed = true
+partition.dirty = true
+end
 local function open_record(partition, entry, now)
 local record = partition.records[entry.id]
 if not record then
@@ -53,12 +58,13 @@ end
 record.algorithm = algorithm_of(entry.kind)
 record.limit = entry
 record.state = record.algorithm.open(record.state or record.bytes, entry, now)
-if record.state.mended then partition.dirty = true end
+if record.state.mended then keep(partition, record) end
 return record
 end
-local function read_entry(plan, from, base, commit)
+local function read_entry(plan, from, base, commit, correcting)
 return {
 commit = commit,
+correcting = correcting,
 key = KEYS[base + plan[from]],
 log_key = KEYS[base + plan[from + 1]],
 kind = plan[from + 2],
@@ -71,24 +77,49 @@ last = plan[from + 8],
 }
 end
 define[1] = function()
+local largest_weight, most = 562949953421312, 9007199254740991
+local just_below, just_above = 1 - 2 ^ -51, 1 + 2 ^ -51
+local longest = 366 * 24 * 3600000000
+local function scale_of(limit)
+local scale = 1
+while math.max(limit.capacity, limit.quota) * limit.window / scale > largest_weight do scale = scale * 10 end
+return scale
+end
+local function weight_of(limit, scale)
+return math.ceil(limit.window / scale)
+end
 local function deficit_at(state, quota, time)
-local elapsed = time - state.at
-if elapsed < 0 then elapsed = 0 end
-local deficit = state.deficit - math.floor(elapsed * quota / state.scale)
-if deficit < 0 then return 0 end
-return deficit
+local paid = math.max(0, time - state.at) * quota
+if state.scale ~= 1 then paid = math.floor(paid / state.scale * just_below) end
+return math.max(0, state.deficit - paid)
 end
-local function weigh(state, limit, cost)
-return math.ceil(cost * limit.window / state.scale)
+local function reaches(state, spare)
+if state.deficit <= spare then return state.at end
+local rounding = 1
+if state.scale ~= 1 then rounding = just_above end
+local time = state.at + math.ceil((state.deficit - spare) * state.scale / state.quota * rounding)
+if not (time <= most) then return math.huge end
+while deficit_at(state, state.quota, time) > spare do time = time + 1 end
+while deficit_at(state, state.quota, time - 1) <= spare do time = time - 1 end
+return time
 end
-local function room(state, limit)
-return math.floor(limit.capacity * limit.window / state.scale)
+local function is_full(state, now)
+return deficit_at(state, state.quota, now) == 0 or (state.quota == 0 and state.at + longest <= now)
+end
+local function rescale(state, limit, scale)
+local before, after = weight_of(limit, state.scale), weight_of(limit, scale)
+local units = math.floor(state.deficit / before)
+local rest = state.deficit - units * before
+state.deficit = units * after + math.ceil(rest * after / before * just_above)
+state.scale = scale
+end
+local function expires(state)
+if state.quota == 0 and state.deficit > 0 then return state.at + longest end
+return math.min(most, reaches(state, 0))
 end
 return {
 open = function(stored, limit, now)
-local scale = 1
-while limit.capacity * limit.window / scale > 562949953421312 do scale = scale * 10 end
-if not stored then return { deficit = 0, at = now, quota = limit.quota, scale = scale } end
+if not stored then return { deficit = 0, at = now, quota = limit.quota, scale = scale_of(limit) } end
 local state = stored
 if type(stored) == 'string' then
 local deficit, at, quota, power = struct.unpack('<dddB', stored)
@@ -98,57 +129,52 @@ if state.at > now + limit.window then
 state.at = now
 state.mended = true
 end
-if deficit_at(state, state.quota, now) == 0 then
-state.deficit = 0
-state.at = math.max(state.at, now)
+local quota, scale = state.quota, state.scale
+if not limit.correcting then quota, scale = limit.quota, scale_of(limit) end
+if is_full(state, now) then
+return { deficit = 0, at = math.max(state.at, now), quota = quota, scale = scale, mended = state.mended }
 end
-if state.quota ~= limit.quota then
-state.deficit = deficit_at(state, math.min(state.quota, limit.quota), now)
+if state.quota ~= quota then
+state.deficit = deficit_at(state, math.min(state.quota, quota), now)
 state.at = math.max(state.at, now)
-state.quota = limit.quota
+state.quota = quota
 state.mended = true
 end
-if state.scale ~= scale then
-state.deficit = math.ceil(state.deficit * state.scale / scale)
-state.scale = scale
+if state.scale < scale then
+rescale(state, limit, scale)
 state.mended = true
 end
 return state
 end,
 earliest = function(state, limit, now, cost)
-local spare = room(state, limit) - weigh(state, limit, cost)
-if deficit_at(state, limit.quota, now) <= spare then return now end
-local time = state.at + math.ceil((state.deficit - spare) * state.scale / limit.quota)
-while deficit_at(state, limit.quota, time) > spare do time = time + 1 end
-return time
+local spare = (limit.capacity - cost) * weight_of(limit, state.scale)
+if deficit_at(state, state.quota, now) <= spare then return now end
+return reaches(state, spare)
 end,
 remaining = function(state, limit, now)
-local spare = room(state, limit) - deficit_at(state, limit.quota, now)
-return math.max(0, math.floor(spare * state.scale / limit.window))
+local weight = weight_of(limit, state.scale)
+return math.max(0, math.floor((limit.capacity * weight - deficit_at(state, state.quota, now)) / weight))
 end,
 charge = function(state, limit, now, cost)
-state.deficit = math.min(9007199254740991, deficit_at(state, limit.quota, now) + weigh(state, limit, cost))
+local weight = cost * weight_of(limit, state.scale)
+state.deficit = math.min(most, deficit_at(state, state.quota, now) + weight)
 state.at = math.max(state.at, now)
 end,
 refund = function(state, limit, now, charged_at, cost)
 if charged_at + limit.window <= now then return end
-state.deficit = math.max(0, deficit_at(state, limit.quota, now) - weigh(state, limit, cost))
+local weight = cost * weight_of(limit, state.scale)
+state.deficit = math.max(0, deficit_at(state, state.quota, now) - weight)
 state.at = math.max(state.at, now)
 end,
-expires = function(state, limit)
-if limit.quota == 0 then return state.at + limit.window end
-return state.at + math.ceil(state.deficit * state.scale / limit.quota)
-end,
-pack = function(state, limit)
-local expires = state.at + limit.window
-if limit.quota > 0 then expires = state.at + math.ceil(state.deficit * state.scale / limit.quota) end
+expires = expires,
+pack = function(state)
 local power = math.floor(math.log10(state.scale) + 0.5)
-return struct.pack('<dddB', state.deficit, state.at, state.quota, power), expires
+return struct.pack('<dddB', state.deficit, state.at, state.quota, power), expires(state)
 end,
 }
 end
 define[2] = function()
-local most_entries = 16
+local most_entries, most_count = 16, 1099511627775
 local function used(state)
 local sum = 0
 for index = 2, #state, 2 do sum = sum + state[index] end
@@ -163,7 +189,7 @@ local cell = math.ceil(window / 14)
 local index = #state - 1
 while index > 1 and math.floor(state[index] / cell) ~= math.floor(state[index - 2] / cell) do index = index - 2 end
 if index == 1 then index = #state - 1 end
-state[index + 1] = state[index + 1] + state[index - 1]
+state[index + 1] = math.min(most_count, state[index + 1] + state[index - 1])
 drop(state, index - 2)
 end
 local function expires(state, limit, now)
@@ -205,7 +231,7 @@ end,
 charge = function(state, limit, now, cost)
 local size = #state
 if size > 0 and state[size - 1] >= now then
-state[size] = state[size] + cost
+state[size] = math.min(most_count, state[size] + cost)
 else
 state[size + 1] = now
 state[size + 2] = cost
@@ -214,12 +240,14 @@ end
 end,
 refund = function(state, limit, now, charged_at, cost)
 if charged_at + limit.window <= now then return end
-for index = 1, #state, 2 do
+local index = 1
+while cost > 0 and index < #state do
 if state[index] >= charged_at then
-state[index + 1] = state[index + 1] - math.min(state[index + 1], cost)
-if state[index + 1] == 0 then drop(state, index) end
-return
+local given = math.min(state[index + 1], cost)
+cost = cost - given
+state[index + 1] = state[index + 1] - given
 end
+if state[index + 1] == 0 then drop(state, index) else index = index + 2 end
 end
 end,
 expires = expires,
@@ -229,7 +257,7 @@ end,
 }
 end
 define[3] = function()
-local chunk = 32
+local chunk, most_count = 32, 1099511627775
 local function entry_at(bytes)
 return struct.unpack('<I7I5', bytes)
 end
@@ -281,16 +309,19 @@ local total, newest = struct.unpack('<dI7', stored)
 state = { total = total, newest = newest, gone = 0, key = limit.log_key }
 end
 if state.total == 0 then return state end
-if state.newest + limit.window <= now then
-return { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }
-end
+local fresh = { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }
+if state.newest + limit.window <= now then return fresh end
 if state.newest > now + limit.window then mend_future(state, limit, now) end
-walk(state, function(at, count)
+local live = walk(state, function(at, count)
 if at + limit.window > now then return true end
 state.gone = state.gone + 1
 state.total = state.total - count
 state.mended = true
 end)
+if not live then
+fresh.mended = true
+return fresh
+end
 return state
 end,
 earliest = function(state, limit, now, cost)
@@ -311,30 +342,37 @@ local newest = redis.call('LINDEX', state.key, -1)
 local at, count = 0, 0
 if newest and state.total > 0 then at, count = entry_at(newest) end
 if at >= now then
-redis.call('LSET', state.key, -1, struct.pack('<I7I5', at, count + cost))
+local sum = math.min(most_count, count + cost)
+redis.call('LSET', state.key, -1, struct.pack('<I7I5', at, sum))
+state.total = state.total + sum - count
 else
 redis.call('RPUSH', state.key, struct.pack('<I7I5', now, cost))
 state.newest = now
-end
 state.total = state.total + cost
+end
 end,
 refund = function(state, limit, now, charged_at, cost)
-if charged_at + limit.window <= now then return end
+if state.total == 0 or charged_at + limit.window <= now then return end
 local index = state.gone - 1
-local found = walk(state, function(at, count)
+local emptied = 0
+walk(state, function(at, count)
+if cost == 0 then return true end
 index = index + 1
-if at >= charged_at then return { at, count } end
-end)
-if not found then return end
-local given = math.min(found[2], cost)
-if given == found[2] then
-redis.call('LSET', state.key, index, '')
-redis.call('LREM', state.key, 1, '')
-state.newest = newest_of(state)
-else
-redis.call('LSET', state.key, index, struct.pack('<I7I5', found[1], found[2] - given))
-end
+if at < charged_at then return nil end
+local given = math.min(count, cost)
+cost = cost - given
 state.total = state.total - given
+if given == count then
+emptied = emptied + 1
+redis.call('LSET', state.key, index, '')
+else
+redis.call('LSET', state.key, index, struct.pack('<I7I5', at, count - given))
+end
+end)
+if emptied > 0 then
+redis.call('LREM', state.key, emptied, '')
+state.newest = newest_of(state)
+end
 end,
 expires = expires,
 pack = function(state, limit, now)
@@ -342,7 +380,8 @@ if state.gone > 0 then redis.call('LTRIM', state.key, state.gone, -1) end
 state.gone = 0
 local ends = expires(state, limit, now)
 if ends > now then
-redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((ends - now) / 1000)))
+local second = math.ceil(ends / 1000000)
+redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((second * 1000000 - now) / 1000)))
 end
 return struct.pack('<dI7', state.total, state.newest), ends
 end,
@@ -395,9 +434,9 @@ open = function(stored, limit, now)
 local state = stored
 if type(stored) == 'string' then
 local start, used = struct.unpack('<dd', stored)
-state = { start = start, used = used }
+state = { start = start, used = used, granted = true }
 end
-if not state or state.start + limit.capacity <= now then return { start = now, used = 0, ungranted = true } end
+if not state or state.start + limit.capacity <= now then return { start = now, used = 0 } end
 if state.start > now + limit.capacity then
 state.start = now
 state.mended = true
@@ -405,6 +444,7 @@ end
 return state
 end,
 earliest = function(state, limit, now, cost)
+if cost > limit.quota then return math.huge end
 if now < state.start + limit.window and state.used + cost <= limit.quota then return now end
 return state.start + limit.capacity
 end,
@@ -413,17 +453,19 @@ if now >= state.start + limit.window then return 0 end
 return math.max(0, limit.quota - state.used)
 end,
 charge = function(state, limit, now, cost)
+state.granted = true
 state.used = state.used + cost
 end,
 refund = function(state, limit, now, charged_at, cost)
 if charged_at < state.start or charged_at + limit.window <= now then return end
 state.used = state.used - math.min(state.used, cost)
 end,
-expires = function(state, limit)
+expires = function(state, limit, now)
+if not state.granted then return now end
 return state.start + limit.capacity
 end,
 pack = function(state, limit, now)
-if state.ungranted then return '', now end
+if not state.granted then return '', now end
 return struct.pack('<dd', state.start, state.used), state.start + limit.capacity
 end,
 }
@@ -433,8 +475,10 @@ local LIFTABLE, SHADOW = 1, 2
 local REFUSED, FITS, LIFTED, INACTIVE = 0, 1, 2, 3
 local SECOND = 1000000
 local function wait_for(record, limit, now, cost)
-if cost > limit.capacity then return -1 end
-return record.algorithm.earliest(record.state, limit, now, cost) - now
+if cost > limit.capacity and limit.kind ~= FIRST_MINUTES then return -1 end
+local time = record.algorithm.earliest(record.state, limit, now, cost)
+if time == math.huge then return -1 end
+return time - now
 end
 local function longer(one, other)
 if one < 0 or other < 0 then return -1 end
@@ -454,10 +498,12 @@ return open_record(partition, entry, now), partition
 end
 local from = 5
 for _ = 1, undos do
-local entry = read_entry(plan, from, base, commit)
+if commit then
+local entry = read_entry(plan, from, base, true, true)
 local record, partition = open(entry)
 record.algorithm.refund(record.state, entry, now, entry.last, entry.cost)
-partition.dirty = true
+keep(partition, record)
+end
 from = from + 9
 end
 local entries, extra = {}, nil
@@ -491,18 +537,24 @@ end
 local admitted = not hard and (not soft or lifts)
 local wait = 0
 if not admitted then
+local begun = extra and extra.record.state.granted
+if lifts and hard_wait >= 0 and (not begun or now + hard_wait + SECOND < extra_ends) then
+wait = hard_wait
+else
+if extra and lifted_wait > 0 and extra.cost <= extra.quota then
+lifted_wait = math.min(lifted_wait, extra.record.state.start + extra.capacity - now)
+end
 wait = longer(hard_wait, lifted_wait)
-if lifts and hard_wait >= 0 and now + hard_wait + SECOND < extra_ends then wait = hard_wait end
+end
 elseif commit then
 for index = 1, charges do
 local entry = entries[index]
 if entry == extra then
-extra.record.state.ungranted = nil
-if soft then extra.record.algorithm.charge(extra.record.state, extra, now, extra.cost) end
-entry.partition.dirty = true
+extra.record.algorithm.charge(extra.record.state, extra, now, soft and extra.cost or 0)
+keep(entry.partition, entry.record)
 elseif entry.wait == 0 and entry.cost > 0 then
 entry.record.algorithm.charge(entry.record.state, entry, now, entry.cost)
-entry.partition.dirty = true
+keep(entry.partition, entry.record)
 end
 end
 end
@@ -549,11 +601,11 @@ local partition = { key = key, order = {}, records = {}, stored = redis.call('GE
 local value = partition.stored
 if value then
 local from, size = 1, #value
-while from + 9 <= size do
-local id, expires, length = struct.unpack('<I4I4I2', value, from)
+while from + 10 <= size do
+local id, expires, length = struct.unpack('<I4I5I2', value, from)
 partition.order[#partition.order + 1] = id
-partition.records[id] = { expires = expires * 1000000, bytes = string.sub(value, from + 10, from + 9 + length) }
-from = from + 10 + length
+partition.records[id] = { expires = expires * 1000000, bytes = string.sub(value, from + 11, from + 10 + length) }
+from = from + 11 + length
 end
 end
 return partition
@@ -562,12 +614,13 @@ local function save_partition(partition, now)
 local parts, expires = {}, 0
 for _, id in ipairs(partition.order) do
 local record = partition.records[id]
-if record.state then
+if record.changed then
 record.bytes, record.expires = record.algorithm.pack(record.state, record.limit, now)
 end
 if record.expires > now then
-if record.expires > expires then expires = record.expires end
-parts[#parts + 1] = struct.pack('<I4I4I2', id, math.ceil(record.expires / 1000000), #record.bytes) .. record.bytes
+local second = math.ceil(record.expires / 1000000)
+expires = math.max(expires, second * 1000000)
+parts[#parts + 1] = struct.pack('<I4I5I2', id, second, #record.bytes) .. record.bytes
 end
 end
 if #parts > 0 then
@@ -586,6 +639,10 @@ defined[kind] = algorithm
 end
 return algorithm
 end
+local function keep(partition, record)
+record.changed = true
+partition.dirty = true
+end
 local function open_record(partition, entry, now)
 local record = partition.records[entry.id]
 if not record then
@@ -596,12 +653,13 @@ end
 record.algorithm = algorithm_of(entry.kind)
 record.limit = entry
 record.state = record.algorithm.open(record.state or record.bytes, entry, now)
-if record.state.mended then partition.dirty = true end
+if record.state.mended then keep(partition, record) end
 return record
 end
-local function read_entry(plan, from, base, commit)
+local function read_entry(plan, from, base, commit, correcting)
 return {
 commit = commit,
+correcting = correcting,
 key = KEYS[base + plan[from]],
 log_key = KEYS[base + plan[from + 1]],
 kind = plan[from + 2],
@@ -614,24 +672,49 @@ last = plan[from + 8],
 }
 end
 define[1] = function()
+local largest_weight, most = 562949953421312, 9007199254740991
+local just_below, just_above = 1 - 2 ^ -51, 1 + 2 ^ -51
+local longest = 366 * 24 * 3600000000
+local function scale_of(limit)
+local scale = 1
+while math.max(limit.capacity, limit.quota) * limit.window / scale > largest_weight do scale = scale * 10 end
+return scale
+end
+local function weight_of(limit, scale)
+return math.ceil(limit.window / scale)
+end
 local function deficit_at(state, quota, time)
-local elapsed = time - state.at
-if elapsed < 0 then elapsed = 0 end
-local deficit = state.deficit - math.floor(elapsed * quota / state.scale)
-if deficit < 0 then return 0 end
-return deficit
+local paid = math.max(0, time - state.at) * quota
+if state.scale ~= 1 then paid = math.floor(paid / state.scale * just_below) end
+return math.max(0, state.deficit - paid)
 end
-local function weigh(state, limit, cost)
-return math.ceil(cost * limit.window / state.scale)
+local function reaches(state, spare)
+if state.deficit <= spare then return state.at end
+local rounding = 1
+if state.scale ~= 1 then rounding = just_above end
+local time = state.at + math.ceil((state.deficit - spare) * state.scale / state.quota * rounding)
+if not (time <= most) then return math.huge end
+while deficit_at(state, state.quota, time) > spare do time = time + 1 end
+while deficit_at(state, state.quota, time - 1) <= spare do time = time - 1 end
+return time
 end
-local function room(state, limit)
-return math.floor(limit.capacity * limit.window / state.scale)
+local function is_full(state, now)
+return deficit_at(state, state.quota, now) == 0 or (state.quota == 0 and state.at + longest <= now)
+end
+local function rescale(state, limit, scale)
+local before, after = weight_of(limit, state.scale), weight_of(limit, scale)
+local units = math.floor(state.deficit / before)
+local rest = state.deficit - units * before
+state.deficit = units * after + math.ceil(rest * after / before * just_above)
+state.scale = scale
+end
+local function expires(state)
+if state.quota == 0 and state.deficit > 0 then return state.at + longest end
+return math.min(most, reaches(state, 0))
 end
 return {
 open = function(stored, limit, now)
-local scale = 1
-while limit.capacity * limit.window / scale > 562949953421312 do scale = scale * 10 end
-if not stored then return { deficit = 0, at = now, quota = limit.quota, scale = scale } end
+if not stored then return { deficit = 0, at = now, quota = limit.quota, scale = scale_of(limit) } end
 local state = stored
 if type(stored) == 'string' then
 local deficit, at, quota, power = struct.unpack('<dddB', stored)
@@ -641,57 +724,52 @@ if state.at > now + limit.window then
 state.at = now
 state.mended = true
 end
-if deficit_at(state, state.quota, now) == 0 then
-state.deficit = 0
-state.at = math.max(state.at, now)
+local quota, scale = state.quota, state.scale
+if not limit.correcting then quota, scale = limit.quota, scale_of(limit) end
+if is_full(state, now) then
+return { deficit = 0, at = math.max(state.at, now), quota = quota, scale = scale, mended = state.mended }
 end
-if state.quota ~= limit.quota then
-state.deficit = deficit_at(state, math.min(state.quota, limit.quota), now)
+if state.quota ~= quota then
+state.deficit = deficit_at(state, math.min(state.quota, quota), now)
 state.at = math.max(state.at, now)
-state.quota = limit.quota
+state.quota = quota
 state.mended = true
 end
-if state.scale ~= scale then
-state.deficit = math.ceil(state.deficit * state.scale / scale)
-state.scale = scale
+if state.scale < scale then
+rescale(state, limit, scale)
 state.mended = true
 end
 return state
 end,
 earliest = function(state, limit, now, cost)
-local spare = room(state, limit) - weigh(state, limit, cost)
-if deficit_at(state, limit.quota, now) <= spare then return now end
-local time = state.at + math.ceil((state.deficit - spare) * state.scale / limit.quota)
-while deficit_at(state, limit.quota, time) > spare do time = time + 1 end
-return time
+local spare = (limit.capacity - cost) * weight_of(limit, state.scale)
+if deficit_at(state, state.quota, now) <= spare then return now end
+return reaches(state, spare)
 end,
 remaining = function(state, limit, now)
-local spare = room(state, limit) - deficit_at(state, limit.quota, now)
-return math.max(0, math.floor(spare * state.scale / limit.window))
+local weight = weight_of(limit, state.scale)
+return math.max(0, math.floor((limit.capacity * weight - deficit_at(state, state.quota, now)) / weight))
 end,
 charge = function(state, limit, now, cost)
-state.deficit = math.min(9007199254740991, deficit_at(state, limit.quota, now) + weigh(state, limit, cost))
+local weight = cost * weight_of(limit, state.scale)
+state.deficit = math.min(most, deficit_at(state, state.quota, now) + weight)
 state.at = math.max(state.at, now)
 end,
 refund = function(state, limit, now, charged_at, cost)
 if charged_at + limit.window <= now then return end
-state.deficit = math.max(0, deficit_at(state, limit.quota, now) - weigh(state, limit, cost))
+local weight = cost * weight_of(limit, state.scale)
+state.deficit = math.max(0, deficit_at(state, state.quota, now) - weight)
 state.at = math.max(state.at, now)
 end,
-expires = function(state, limit)
-if limit.quota == 0 then return state.at + limit.window end
-return state.at + math.ceil(state.deficit * state.scale / limit.quota)
-end,
-pack = function(state, limit)
-local expires = state.at + limit.window
-if limit.quota > 0 then expires = state.at + math.ceil(state.deficit * state.scale / limit.quota) end
+expires = expires,
+pack = function(state)
 local power = math.floor(math.log10(state.scale) + 0.5)
-return struct.pack('<dddB', state.deficit, state.at, state.quota, power), expires
+return struct.pack('<dddB', state.deficit, state.at, state.quota, power), expires(state)
 end,
 }
 end
 define[2] = function()
-local most_entries = 16
+local most_entries, most_count = 16, 1099511627775
 local function used(state)
 local sum = 0
 for index = 2, #state, 2 do sum = sum + state[index] end
@@ -706,7 +784,7 @@ local cell = math.ceil(window / 14)
 local index = #state - 1
 while index > 1 and math.floor(state[index] / cell) ~= math.floor(state[index - 2] / cell) do index = index - 2 end
 if index == 1 then index = #state - 1 end
-state[index + 1] = state[index + 1] + state[index - 1]
+state[index + 1] = math.min(most_count, state[index + 1] + state[index - 1])
 drop(state, index - 2)
 end
 local function expires(state, limit, now)
@@ -748,7 +826,7 @@ end,
 charge = function(state, limit, now, cost)
 local size = #state
 if size > 0 and state[size - 1] >= now then
-state[size] = state[size] + cost
+state[size] = math.min(most_count, state[size] + cost)
 else
 state[size + 1] = now
 state[size + 2] = cost
@@ -757,12 +835,14 @@ end
 end,
 refund = function(state, limit, now, charged_at, cost)
 if charged_at + limit.window <= now then return end
-for index = 1, #state, 2 do
+local index = 1
+while cost > 0 and index < #state do
 if state[index] >= charged_at then
-state[index + 1] = state[index + 1] - math.min(state[index + 1], cost)
-if state[index + 1] == 0 then drop(state, index) end
-return
+local given = math.min(state[index + 1], cost)
+cost = cost - given
+state[index + 1] = state[index + 1] - given
 end
+if state[index + 1] == 0 then drop(state, index) else index = index + 2 end
 end
 end,
 expires = expires,
@@ -772,7 +852,7 @@ end,
 }
 end
 define[3] = function()
-local chunk = 32
+local chunk, most_count = 32, 1099511627775
 local function entry_at(bytes)
 return struct.unpack('<I7I5', bytes)
 end
@@ -824,16 +904,19 @@ local total, newest = struct.unpack('<dI7', stored)
 state = { total = total, newest = newest, gone = 0, key = limit.log_key }
 end
 if state.total == 0 then return state end
-if state.newest + limit.window <= now then
-return { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }
-end
+local fresh = { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }
+if state.newest + limit.window <= now then return fresh end
 if state.newest > now + limit.window then mend_future(state, limit, now) end
-walk(state, function(at, count)
+local live = walk(state, function(at, count)
 if at + limit.window > now then return true end
 state.gone = state.gone + 1
 state.total = state.total - count
 state.mended = true
 end)
+if not live then
+fresh.mended = true
+return fresh
+end
 return state
 end,
 earliest = function(state, limit, now, cost)
@@ -854,30 +937,37 @@ local newest = redis.call('LINDEX', state.key, -1)
 local at, count = 0, 0
 if newest and state.total > 0 then at, count = entry_at(newest) end
 if at >= now then
-redis.call('LSET', state.key, -1, struct.pack('<I7I5', at, count + cost))
+local sum = math.min(most_count, count + cost)
+redis.call('LSET', state.key, -1, struct.pack('<I7I5', at, sum))
+state.total = state.total + sum - count
 else
 redis.call('RPUSH', state.key, struct.pack('<I7I5', now, cost))
 state.newest = now
-end
 state.total = state.total + cost
+end
 end,
 refund = function(state, limit, now, charged_at, cost)
-if charged_at + limit.window <= now then return end
+if state.total == 0 or charged_at + limit.window <= now then return end
 local index = state.gone - 1
-local found = walk(state, function(at, count)
+local emptied = 0
+walk(state, function(at, count)
+if cost == 0 then return true end
 index = index + 1
-if at >= charged_at then return { at, count } end
-end)
-if not found then return end
-local given = math.min(found[2], cost)
-if given == found[2] then
-redis.call('LSET', state.key, index, '')
-redis.call('LREM', state.key, 1, '')
-state.newest = newest_of(state)
-else
-redis.call('LSET', state.key, index, struct.pack('<I7I5', found[1], found[2] - given))
-end
+if at < charged_at then return nil end
+local given = math.min(count, cost)
+cost = cost - given
 state.total = state.total - given
+if given == count then
+emptied = emptied + 1
+redis.call('LSET', state.key, index, '')
+else
+redis.call('LSET', state.key, index, struct.pack('<I7I5', at, count - given))
+end
+end)
+if emptied > 0 then
+redis.call('LREM', state.key, emptied, '')
+state.newest = newest_of(state)
+end
 end,
 expires = expires,
 pack = function(state, limit, now)
@@ -885,7 +975,8 @@ if state.gone > 0 then redis.call('LTRIM', state.key, state.gone, -1) end
 state.gone = 0
 local ends = expires(state, limit, now)
 if ends > now then
-redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((ends - now) / 1000)))
+local second = math.ceil(ends / 1000000)
+redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((second * 1000000 - now) / 1000)))
 end
 return struct.pack('<dI7', state.total, state.newest), ends
 end,
@@ -938,9 +1029,9 @@ open = function(stored, limit, now)
 local state = stored
 if type(stored) == 'string' then
 local start, used = struct.unpack('<dd', stored)
-state = { start = start, used = used }
+state = { start = start, used = used, granted = true }
 end
-if not state or state.start + limit.capacity <= now then return { start = now, used = 0, ungranted = true } end
+if not state or state.start + limit.capacity <= now then return { start = now, used = 0 } end
 if state.start > now + limit.capacity then
 state.start = now
 state.mended = true
@@ -948,6 +1039,7 @@ end
 return state
 end,
 earliest = function(state, limit, now, cost)
+if cost > limit.quota then return math.huge end
 if now < state.start + limit.window and state.used + cost <= limit.quota then return now end
 return state.start + limit.capacity
 end,
@@ -956,17 +1048,19 @@ if now >= state.start + limit.window then return 0 end
 return math.max(0, limit.quota - state.used)
 end,
 charge = function(state, limit, now, cost)
+state.granted = true
 state.used = state.used + cost
 end,
 refund = function(state, limit, now, charged_at, cost)
 if charged_at < state.start or charged_at + limit.window <= now then return end
 state.used = state.used - math.min(state.used, cost)
 end,
-expires = function(state, limit)
+expires = function(state, limit, now)
+if not state.granted then return now end
 return state.start + limit.capacity
 end,
 pack = function(state, limit, now)
-if state.ungranted then return '', now end
+if not state.granted then return '', now end
 return struct.pack('<dd', state.start, state.used), state.start + limit.capacity
 end,
 }
@@ -976,7 +1070,7 @@ local now = time[1] * 1000000 + time[2]
 local plan = cjson.decode(ARGV[1])
 local partitions = {}
 for index = 1, plan[1] do
-local entry = read_entry(plan, index * 9 - 7, 0, true)
+local entry = read_entry(plan, index * 9 - 7, 0, true, true)
 local partition = partitions[entry.key]
 if not partition then
 partition = load_partition(entry.key)
@@ -988,7 +1082,7 @@ record.algorithm.refund(record.state, entry, now, entry.last, -entry.cost)
 elseif entry.cost > 0 then
 record.algorithm.charge(record.state, entry, now, entry.cost)
 end
-partition.dirty = true
+keep(partition, record)
 end
 for _, partition in pairs(partitions) do save_partition(partition, now) end
 return plan[1]`
