@@ -1,0 +1,113 @@
+import fc from 'fast-check'
+import { expect, it } from 'vitest'
+import {
+  ask,
+  chargesOf,
+  mixOf,
+  mixWithExtra,
+  msUs,
+  onBothStores,
+  pauseUs,
+  refillingKinds,
+  refusals,
+  secondUs,
+  stepsOf,
+  toldUs,
+  type Limit,
+  type Step,
+  type TimedStore,
+} from './histories.ts'
+
+onBothStores((stage) => {
+  for (const kind of refillingKinds) {
+    it(`${kind}: what is refused is admitted when told, and not a millisecond earlier`, async () => {
+      await fc.assert(
+        fc.asyncProperty(mixOf([kind], 2), stepsOf(25), (limits, steps) => keepsWaits(stage.fresh(), limits, steps)),
+        stage.runs(300),
+      )
+    })
+  }
+
+  it('mixes of policies: what is refused is admitted when told, and not a millisecond earlier', async () => {
+    await fc.assert(
+      fc.asyncProperty(mixOf(), stepsOf(25), (limits, steps) => keepsWaits(stage.fresh(), limits, steps)),
+      stage.runs(600),
+    )
+  })
+
+  it('with first minutes: what is refused is admitted when told, and not a millisecond earlier', async () => {
+    await fc.assert(
+      fc.asyncProperty(mixWithExtra(), stepsOf(25), (limits, steps) => keepsWaits(stage.fresh(), limits, steps)),
+      stage.runs(600),
+    )
+  })
+
+  it('a cost above what a policy can ever hold is told never, whatever else would refuse', async () => {
+    const overstep = fc.record({
+      limits: mixOf(),
+      steps: stepsOf(8),
+      whose: fc.nat(3),
+      over: fc.constantFrom(1, 2, 1e9),
+    })
+    await fc.assert(
+      fc.asyncProperty(overstep, async ({ limits, steps, whose, over }) => {
+        const timed = stage.fresh()
+        for (const step of steps) {
+          timed.advanceUs(pauseUs(step.pause, limits))
+          await timed.store.decide(ask(chargesOf(step, limits)))
+        }
+        const chosen = whose % limits.length
+        const charges = limits.map((limit, index) => ({ ...limit, cost: index === chosen ? limit.capacity + over : 1 }))
+        const { admitted, retryAfterUs, outcomes } = await timed.store.decide(ask(charges))
+        expect(admitted).toBe(false)
+        expect(retryAfterUs).toBe(null)
+        expect(outcomes[chosen]).toMatchObject({ verdict: 'refused', waitUs: null })
+        const others = outcomes.filter((_, index) => index !== chosen)
+        for (const { waitUs } of others) expect(waitUs).not.toBe(null)
+      }),
+      stage.runs(200),
+    )
+  })
+})
+
+/** Plays a history; whoever is refused and patient looks a millisecond before their time, and comes at it. */
+async function keepsWaits(timed: TimedStore, limits: readonly Limit[], steps: readonly Step[]): Promise<void> {
+  const { store } = timed
+  const extra = limits.find(({ kind }) => kind === 'first-minutes')
+  let granted = -Infinity
+  const noteGrant = (charges: readonly { kind: string }[], nowUs: number): void => {
+    if (extra && charges.some(({ kind }) => kind === 'first-minutes') && granted + extra.capacity <= nowUs)
+      granted = nowUs
+  }
+
+  for (const step of steps) {
+    timed.advanceUs(pauseUs(step.pause, limits))
+    const charges = chargesOf(step, limits)
+    const decision = await store.decide(ask(charges))
+    expect(decision.nowUs).toBe(timed.timeUs())
+    if (decision.admitted) {
+      expect(decision.retryAfterUs).toBe(0)
+      noteGrant(charges, decision.nowUs)
+      continue
+    }
+    const { retryAfterUs } = decision
+    expect(retryAfterUs).toBeGreaterThan(0)
+    const refusing = refusals(charges, decision)
+    expect(refusing.length).toBeGreaterThan(0)
+    const longestUs = Math.max(...refusing.map(({ waitUs }) => waitUs!))
+    if (!extra) expect(retryAfterUs).toBe(longestUs)
+    if (!step.patient) continue
+
+    const told = toldUs(retryAfterUs!)
+    timed.advanceUs(told - msUs)
+    const early = await store.decide(ask(charges, false))
+    if (early.admitted) {
+      // The one exception: a wait that would end within the last second of the first minutes is told without them.
+      expect(early.outcomes.some(({ verdict }) => verdict === 'lifted')).toBe(true)
+      expect(decision.nowUs + longestUs + secondUs).toBeGreaterThanOrEqual(granted + extra!.windowUs)
+    }
+    timed.advanceUs(msUs)
+    expect((await store.decide(ask(charges))).admitted).toBe(true)
+    noteGrant(charges, timed.timeUs())
+  }
+}
