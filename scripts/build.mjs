@@ -1,11 +1,22 @@
-// Builds dist/: ES modules in dist/esm and CommonJS in dist/cjs, each with the declarations and source maps beside it.
+// Builds dist/: ES modules in dist/esm and CommonJS in dist/cjs, each with the declarations and source maps beside it. With
+// --if-stale it does so only when dist/ is older than what it is built from.
 //
 // The mistakes it prevents: a half-built dist (both builds go to a scratch folder and are swapped in only when both
 // succeeded), and a CommonJS build that only looks like one. The CommonJS sources are compiled from a copy that lies in a
 // package of "type": "commonjs", so the compiler resolves what `require` would, refuses a static import of a package that
 // is ESM only, and leaves `import()` alone.
 
-import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join, relative, sep } from 'node:path'
 import { embedLua } from './embed-lua.mjs'
 import { bin, exec, isMain, root } from './process.mjs'
@@ -51,6 +62,21 @@ export async function build() {
 }
 
 /**
+ * Whether dist/ is there and newer than all it was built from.
+ */
+export function isBuilt() {
+  const built = join(root, 'dist', 'cjs', 'package.json')
+  if (!existsSync(built)) return false
+  const newest = ['src', 'lua']
+    .filter((folder) => existsSync(join(root, folder)))
+    .flatMap((folder) =>
+      readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(root, folder, name)),
+    )
+    .reduce((latest, path) => Math.max(latest, statSync(path).mtimeMs), 0)
+  return statSync(built).mtimeMs >= newest
+}
+
+/**
  * What the compiler leaves undone: declarations name their neighbours as `./x.ts`, which compilers before 5.0 do not follow,
  * and source maps point from the scratch folder.
  * @param {string} folder where the build is now
@@ -76,7 +102,7 @@ function finish(folder, home) {
   }
 }
 
-if (isMain(import.meta.url)) {
+if (isMain(import.meta.url) && !(process.argv.includes('--if-stale') && isBuilt())) {
   const { ok, output } = await build()
   console.log(output)
   process.exitCode = ok ? 0 : 1

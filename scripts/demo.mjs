@@ -1,9 +1,8 @@
 // What `npm run demo` runs: installs and builds when that is needed, then the demo, with the arguments it was given. The
 // mistake it prevents: a first look at the library that fails for want of a step nobody mentioned, or shows yesterday's build.
 
-import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { build } from './build.mjs'
+import { build, isBuilt } from './build.mjs'
 import { install, isInstalled } from './install.mjs'
 import { exec, root } from './process.mjs'
 
@@ -17,18 +16,6 @@ async function prepare(what, run) {
   if (ok) return
   console.error(output)
   process.exit(1)
-}
-
-function isBuilt() {
-  const built = join(root, 'dist', 'cjs', 'package.json')
-  if (!existsSync(built)) return false
-  const newest = ['src', 'lua']
-    .filter((folder) => existsSync(join(root, folder)))
-    .flatMap((folder) =>
-      readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(root, folder, name)),
-    )
-    .reduce((latest, path) => Math.max(latest, statSync(path).mtimeMs), 0)
-  return statSync(built).mtimeMs >= newest
 }
 
 if (!isInstalled()) {
