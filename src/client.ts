@@ -18,8 +18,12 @@ export interface AgentHint {
   readonly role: 'assistant' | 'crawler' | 'search' | 'http-client' | 'bot'
 }
 
-/** Who sent a request, as far as it was proven. Found on `req.rateLimit.client`. */
-export interface Client {
+/**
+ * Who sent a request, as far as it was proven. Found on `req.rateLimit.client`.
+ *
+ * @typeParam Tier the names that `tier` can have
+ */
+export interface Client<Tier extends string = string> {
   /**
    * Names the client for counting. It begins with its scheme, so that two kinds of identity never collide: `key:acme`,
    * `session:42`, `ip:203.0.113.7`.
@@ -27,7 +31,7 @@ export interface Client {
   readonly id: string
   readonly kind: ClientKind
   /** The tier whose limits applied. */
-  readonly tier: string
+  readonly tier: Tier
   /** The verifier that proved the identity (`api-key`, `session`, …), or null when nothing was proven. */
   readonly provedBy: string | null
   /** How sure `kind` is, from 0 (a guess) to 1 (proven). */

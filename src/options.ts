@@ -41,7 +41,7 @@ export interface LimiterOptions<Tier extends string = PresetTier> {
    * Names the tier of a request; `client.tier` is what the presets would say. Default: the presets' own answer.
    * A name that is not configured fails the request with `RAMPMETER_UNKNOWN_TIER`; it is never unlimited.
    */
-  classify?: (req: Request, client: Client) => NoInfer<Tier> | Promise<NoInfer<Tier>>
+  classify?: (req: Request, client: Client<PresetTier | NoInfer<Tier>>) => NoInfer<Tier> | Promise<NoInfer<Tier>>
   /** The tiers and their limits. Default `presetTiers()`; to change one, `{ ...presetTiers(), human: { … } }`. */
   tiers?: Record<Tier, TierOptions>
   /** Instead of `tiers`: one set of limits for everybody, in a tier called `default`. */
@@ -307,6 +307,15 @@ export function readRoute(options: unknown, what: string): Route {
     policies: Array.isArray(policies) ? { [defaultTier]: policies } : policies,
     replace,
   }
+}
+
+/**
+ * Checks a list of policies that came without options around it.
+ *
+ * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION`
+ */
+export function readPolicies(value: unknown, what: string): readonly Policy[] {
+  return readOptions(z.strictObject({ policies }), { policies: value }, what).policies
 }
 
 /** What a request is that no route says anything about. */
