@@ -32,12 +32,12 @@ const server = app.listen(Number(process.env.PORT ?? 3000), () => {
 })
 
 process.once('SIGTERM', () => {
-  server.close(() => void closeStores())
+  server.close(() => void disconnect())
   server.closeIdleConnections()
 })
 
 /** First the limiter, which has a connection of its own; the client that it was given stays ours to close. */
-async function closeStores(): Promise<void> {
+async function disconnect(): Promise<void> {
   await limiter.close()
-  await redis.quit()
+  redis.disconnect()
 }

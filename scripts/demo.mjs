@@ -11,7 +11,7 @@ import { exec, root } from './process.mjs'
  * @param {() => Promise<{ ok: boolean, output: string }>} run
  */
 async function prepare(what, run) {
-  console.log(`${what}...`)
+  console.error(`${what}...`)
   const { ok, output } = await run()
   if (ok) return
   console.error(output)

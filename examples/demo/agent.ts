@@ -52,6 +52,7 @@ else process.exit()
 async function live(): Promise<void> {
   const orders = await discover()
   progress.finishedAt = now()
+  tell({ kind: 'settled' })
   await settle(orders)
 }
 

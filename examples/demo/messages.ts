@@ -64,5 +64,10 @@ export interface Progress {
   readonly waiting: { readonly forMs: number; readonly moreMs: number } | null
 }
 
-export type FromChild = Listening | Ready | Reply | Progress
+/** From a reader, once it has read all it could. */
+export interface Settled {
+  readonly kind: 'settled'
+}
+
+export type FromChild = Listening | Ready | Reply | Progress | Settled
 export type ToReader = Go | HowFar

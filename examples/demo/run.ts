@@ -14,7 +14,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { Redis } from 'ioredis'
-import type { FromChild, GuardName, Progress, Reply, ToReader } from './messages.ts'
+import type { FromChild, GuardName, Progress, ToReader } from './messages.ts'
 import { Person } from './person.ts'
 import { intro, numbers, report, type Visit, type VisitorName } from './report.ts'
 
@@ -24,7 +24,7 @@ const { json, seconds } = parseArgs({
 }).values
 /** How long the visits take: at least, and at most, if the agent behind the presets has not read all by then. */
 const shortestMs = Math.max(1, Number(seconds) || 12) * 1000
-const longestMs = shortestMs + 15_000
+const longestMs = Math.max(shortestMs, 45_000)
 
 const agentKey = randomUUID()
 const password = randomUUID()
@@ -62,7 +62,7 @@ async function run(): Promise<void> {
   while (Date.now() - startedAt < longestMs) {
     await sleep(250)
     const ranMs = Date.now() - startedAt
-    if (ranMs > shortestMs && hasSettled(agent.visit.replies, ranMs)) break
+    if (ranMs > shortestMs && agent.hasSettled()) break
     if (!json && process.stdout.isTTY) process.stdout.write(`\r  ${Math.floor(ranMs / 1000)} s`)
   }
   const ranMs = Date.now() - startedAt
@@ -77,6 +77,8 @@ async function run(): Promise<void> {
 interface Visitor {
   readonly visit: Visit
   readonly go: (startedAt: number) => void
+  /** Whether all that it came for is done. */
+  readonly hasSettled: () => boolean
   readonly leave: () => Promise<Progress>
 }
 
@@ -104,8 +106,10 @@ function reader(
 ): (api: string) => Promise<Visitor> {
   const child = start('agent.ts', settings)
   const visit = newVisit(guard, name)
+  let settled = false
   child.on('message', (message: FromChild) => {
     if (message.kind === 'reply') visit.replies.push(message)
+    else if (message.kind === 'settled') settled = true
   })
   const ready = heard(child, 'ready')
   return async (api) => {
@@ -113,6 +117,7 @@ function reader(
     return {
       visit,
       go: (startedAt) => say(child, { kind: 'go', startedAt, api }),
+      hasSettled: () => settled,
       async leave() {
         const progress = heard(child, 'progress')
         say(child, { kind: 'how far' })
@@ -125,16 +130,16 @@ function reader(
 async function person(guard: GuardName, api: string): Promise<Visitor> {
   const visit = newVisit(guard, 'person')
   const person = await Person.logIn(api, password, (reply) => visit.replies.push(reply))
-  return { visit, go: (startedAt) => void person.click(startedAt), leave: async () => person.leave() }
+  return {
+    visit,
+    go: (startedAt) => void person.click(startedAt),
+    hasSettled: () => false,
+    leave: async () => person.leave(),
+  }
 }
 
 function newVisit(guard: GuardName, visitor: VisitorName): Visit {
   return { guard, visitor, replies: [], progress: null }
-}
-
-/** Whether the last second brought only a trickle. */
-function hasSettled(replies: readonly Reply[], ranMs: number): boolean {
-  return replies.filter(({ at }) => at > ranMs - 1000).length <= 5
 }
 
 function start(file: string, settings: Record<string, string>): ChildProcess {

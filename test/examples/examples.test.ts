@@ -51,14 +51,12 @@ describe('the examples', () => {
     await stop()
   }, 60_000)
 
-  it('redis: two processes give out one quota, do without Redis, and end cleanly', async () => {
-    const client = new Redis(redis.url)
-    const keys = await client.keys('my-api:limits:*')
-    if (keys.length > 0) await client.unlink(...keys)
-    await client.quit()
+  it('redis: two processes give out one quota, go on without Redis, and end cleanly', async () => {
+    // One of its own: this test stops it.
+    const server = await startRedis()
     const [one, other] = await Promise.all([
-      startExample('redis.ts', { REDIS_URL: redis.url }),
-      startExample('redis.ts', { REDIS_URL: redis.url }),
+      startExample('redis.ts', { REDIS_URL: server.url }),
+      startExample('redis.ts', { REDIS_URL: server.url }),
     ])
     expect(await (await fetch(`${one.url}/health`)).json()).toEqual({ store: 'up' })
 
@@ -67,6 +65,12 @@ describe('the examples', () => {
     expect(served).toBeGreaterThanOrEqual(10)
     expect(served).toBeLessThanOrEqual(10 + Math.ceil(Math.max(here.tookMs, there.tookMs) / 2000))
 
+    await server.stop()
+    // One that was there already does not stop.
+    if (server.from !== 'url') {
+      expect(await (await fetch(one.url)).json()).toMatchObject({ degraded: true })
+      expect(await (await fetch(`${one.url}/health`)).json()).not.toEqual({ store: 'up' })
+    }
     expect(await Promise.all([one.stop(), other.stop()])).toEqual([0, 0])
   }, 60_000)
 
@@ -173,11 +177,11 @@ describe('the demo', () => {
 
     const agent = visit('rampmeter', 'agent')
     expect(agent.refused).toBe(0)
-    expect(agent.progress.done).toBeGreaterThan(200)
+    expect(agent.progress.done).toBe(484)
     const held = visit('fixed-window', 'agent')
     expect(held.served).toBe(100)
     expect(held.refused).toBeGreaterThan(0)
-    expect(held.progress.waiting!.moreMs).toBeGreaterThan(10_000)
+    expect(held.progress.waiting!.moreMs).toBeGreaterThan(0)
 
     for (const guard of ['rampmeter', 'fixed-window']) {
       const person = visit(guard, 'person')
@@ -191,11 +195,12 @@ describe('the demo', () => {
       status: 429,
       error: { type: 'rate_limit_exceeded' },
     })
+    expect(crawler.returns.length).toBeGreaterThan(0)
     for (const { toldMs, afterMs, status } of crawler.returns) {
       expect(afterMs).toBeGreaterThanOrEqual(toldMs)
       expect(status).toBe(200)
     }
-  }, 90_000)
+  }, 120_000)
 
   it('runs on Redis, says so, and leaves nothing there', async () => {
     const { code, stdout, stderr } = await runExample(['--import', 'tsx', 'examples/demo/run.ts', '--seconds', '3'], {
@@ -211,7 +216,7 @@ describe('the demo', () => {
     const client = new Redis(redis.url)
     expect(await client.keys('rampmeter-demo:*')).toEqual([])
     await client.quit()
-  }, 90_000)
+  }, 120_000)
 
   it('says what is wrong where no Redis answers, without the password', async () => {
     const { code, stdout, stderr } = await runExample(['--import', 'tsx', 'examples/demo/run.ts'], {
