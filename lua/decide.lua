@@ -57,7 +57,7 @@ local function decide(plan, base, now, answer)
     if commit then
       local entry = read_entry(plan, from, base, true, true)
       local record, partition = open(entry)
-      record.algorithm.refund(record.state, entry, now, entry.last, entry.cost)
+      if entry.cost > 0 then record.algorithm.refund(record.state, entry, now, entry.last, entry.cost) end
       keep(partition, record)
     end
     from = from + 9

@@ -27,7 +27,7 @@ export class Admission implements Decision {
   readonly limits: readonly LimitStatus[]
   readonly violated: readonly string[]
   readonly retryAfterMs: number | null
-  readonly reason?: RefusalReason
+  declare readonly reason?: RefusalReason
   readonly degraded: boolean
   readonly #settle: (total: ActualCost) => void
 

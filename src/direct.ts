@@ -45,6 +45,7 @@ export function createDirect({ plans, base, decider, settler, isEnforced }: Dire
   return {
     async decide(request) {
       const client = namedClient(request?.client)
+      checkMembers(request)
       const { policies } = request
       const plan =
         policies === undefined ? plans.forTier(base, client.tier) : plans.extended(base, client.tier, policies)
@@ -58,6 +59,31 @@ export function createDirect({ plans, base, decider, settler, isEnforced }: Dire
       const plan = plans.forTier(base, client.tier).filter(({ policy }) => isTellable(policy, client))
       return await rule(client, plan, { client: who }, false)
     },
+  }
+}
+
+const members: ReadonlySet<string> = new Set([
+  'client',
+  'cost',
+  'policies',
+  'partitions',
+] satisfies (keyof DecideRequest)[])
+
+/** A misspelt cost would charge 1, and a misspelt list of policies would limit nothing. */
+function checkMembers(request: DecideRequest): void {
+  for (const member of Object.keys(request)) {
+    if (members.has(member)) continue
+    throw new RampmeterError(
+      'RAMPMETER_UNKNOWN_OPTION',
+      `decide: unknown option \`${member}\`; there are ${[...members].join(', ')}`,
+    )
+  }
+  const { partitions } = request
+  if (partitions !== undefined && (typeof partitions !== 'object' || partitions === null)) {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_OPTION',
+      'decide: `partitions` is no object; write { "name of the policy": "whose counter" }',
+    )
   }
 }
 

@@ -5,6 +5,7 @@ import type { Decision } from './decision.ts'
 import { parseDuration, type Duration } from './duration.ts'
 import { RampmeterError } from './errors.ts'
 import type { Verifier } from './identify/verifier.ts'
+import { firstMinutes } from './policies/first-minutes.ts'
 import type { Cost, OnStoreError, Policy } from './policy.ts'
 import { readOptions } from './read-options.ts'
 import { clashOf, type HeaderFamily } from './respond/fields.ts'
@@ -281,10 +282,11 @@ function readTiers(
     )
   }
   return Object.fromEntries(
-    Object.entries(tiers).map(([name, { policies, initialBurst, docsUrl, upgradeUrl }]) => [
-      name,
-      { policies, initialBurst, docsUrl, upgradeUrl },
-    ]),
+    Object.entries(tiers).map(([name, { policies, initialBurst, docsUrl, upgradeUrl }]) => {
+      // Also where it has nothing to stand in for.
+      if (initialBurst !== undefined) firstMinutes(initialBurst)
+      return [name, { policies, initialBurst, docsUrl, upgradeUrl }]
+    }),
   )
 }
 

@@ -1,5 +1,5 @@
 import { RampmeterError } from './errors.ts'
-import { defaultTier, type Route, type Tier } from './options.ts'
+import { defaultTier, readPolicies, type Route, type Tier } from './options.ts'
 import { firstMinutes } from './policies/first-minutes.ts'
 import type { Policy, PolicyKind } from './policy.ts'
 
@@ -73,11 +73,18 @@ export class Plans {
     )
   }
 
-  /** A tier's plan with further policies on top. */
+  /**
+   * A tier's plan with further policies on top.
+   *
+   * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION`, and what {@link ofRoute} throws
+   */
   extended(base: PlannedRoute, tier: string, policies: readonly Policy[]): Plan {
     this.forTier(base, tier)
     let plans = this.#extended.get(policies)
-    if (plans === undefined) this.#extended.set(policies, (plans = new Map()))
+    if (plans === undefined) {
+      readPolicies(policies, 'decide')
+      this.#extended.set(policies, (plans = new Map()))
+    }
     let plan = plans.get(tier)
     if (plan === undefined) {
       plan = this.#note(planOf(this.#tiers[tier]!, policies, false, 'decide'))

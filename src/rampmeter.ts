@@ -60,8 +60,6 @@ const retryVerificationMs = 5000
 export function rampmeter<Tier extends string = PresetTier>(options: LimiterOptions<Tier> = {}): Limiter<Tier> {
   const settings = readLimiterOptions(options, presetTiers())
   const { tiers, property, skip } = settings
-  const names = createNames(settings.keySecrets)
-  const store = (settings.store ?? memoryStore()).open({ nameOf: names.nameOf })
   const identify = createIdentifier({ verifiers: settings.identify, readAddress: createAddressReader(settings) })
   const reportOutage = createOutageReport()
   const classify = createClassifier({ ...settings, onlyTier: defaultTier in tiers ? defaultTier : undefined })
@@ -71,6 +69,9 @@ export function rampmeter<Tier extends string = PresetTier>(options: LimiterOpti
     mapValues(settings.routes, (route, key) => plans.ofRoute(route, `routes[${JSON.stringify(key)}]`)),
     base,
   )
+  // Opened last, since what follows finds no more mistakes: one that was would leave a connection open.
+  const names = createNames(settings.keySecrets)
+  const store = (settings.store ?? memoryStore()).open({ nameOf: names.nameOf })
   const decider = new Decider({
     ...settings,
     store,
@@ -145,7 +146,7 @@ export function rampmeter<Tier extends string = PresetTier>(options: LimiterOpti
   function middleware(own: PlannedRoute | null): RouteMiddleware {
     return function limiter(req, res, next) {
       // What a handler's own types say of parameters and locals does not matter here.
-      void pass(req as unknown as Request, res as unknown as Response, next, own)
+      void pass(req as unknown as Request, res, next, own)
     }
   }
 

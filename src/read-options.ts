@@ -12,7 +12,17 @@ export function readOptions<Schema extends z.ZodObject>(
   value: unknown,
   what: string,
 ): z.output<Schema> {
-  const result = schema.safeParse(value)
+  let result: z.ZodSafeParseResult<z.output<Schema>>
+  try {
+    result = schema.safeParse(value)
+  } catch (error) {
+    // What a transform throws, such as for a window that is missing, is often the lack of what was misspelt.
+    const misspelt = Object.keys(value as object).filter((key) => !Object.hasOwn(schema.shape, key))
+    if (misspelt.length === 0) throw error
+    throw new RampmeterError('RAMPMETER_UNKNOWN_OPTION', `${what}: ${describeUnknown(misspelt, schema)}`, {
+      cause: error,
+    })
+  }
   if (result.success) return result.data
   const mistakes = result.error.issues.map((issue) => describe(issue, schema, value))
   const unknown = result.error.issues.every((issue) => issue.code === 'unrecognized_keys')
@@ -25,12 +35,23 @@ export function readOptions<Schema extends z.ZodObject>(
 function describe(issue: z.core.$ZodIssue, schema: z.ZodObject, value: unknown): string {
   const path = issue.path.map(String)
   if (issue.code === 'unrecognized_keys') {
-    const where = path.length === 0 ? '' : ` in ${path.join('.')}`
-    const known = path.length === 0 ? `; there are ${Object.keys(schema.shape).join(', ')}` : ''
-    return `unknown option ${issue.keys.map((key) => `\`${key}\``).join(', ')}${where}${known}`
+    if (path.length === 0) return describeUnknown(issue.keys, schema)
+    return `unknown option ${listOf(issue.keys)} in ${path.join('.')}`
+  }
+  if (issue.code === 'invalid_key') {
+    const where = path.length > 1 ? ` in \`${path.slice(0, -1).join('.')}\`` : ''
+    return `the name ${JSON.stringify(path.at(-1))}${where}: expected ${issue.issues[0]?.message}`
   }
   const seen = path.reduce<unknown>((at, key) => (at as Record<string, unknown> | undefined)?.[key], value)
   return `${path.length === 0 ? 'the options' : `\`${path.join('.')}\``}: saw ${path.some((key) => /secret/i.test(key)) ? shape(seen) : show(seen)}, expected ${expected(issue)}`
+}
+
+function describeUnknown(keys: readonly string[], schema: z.ZodObject): string {
+  return `unknown option ${listOf(keys)}; there are ${Object.keys(schema.shape).join(', ')}`
+}
+
+function listOf(keys: readonly string[]): string {
+  return keys.map((key) => `\`${key}\``).join(', ')
 }
 
 function expected(issue: z.core.$ZodIssue): string {

@@ -229,7 +229,7 @@ describe('what is given outside HTTP', () => {
   })
 
   it.each(['gold', 'constructor', '__proto__', 7, null])('must name a tier that there is: %j', async (tier) => {
-    const decided = limiter().decide({ client: { id: 'key:a', tier: tier as string } })
+    const decided = limiter().decide({ client: { id: 'key:a', tier: tier as 'human' } })
     if (tier === null) await expect(decided).resolves.toMatchObject({ client: { tier: 'default' } })
     else await expect(decided).rejects.toMatchObject({ code: 'RAMPMETER_UNKNOWN_TIER' })
   })

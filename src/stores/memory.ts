@@ -73,8 +73,11 @@ class MemoryStore implements Store, OpenStore {
         whileOpen()
         return this.settle(corrections)
       },
-      reset: async (partition) => this.reset(partition),
-      ready: async () => {},
+      reset: async (partition) => {
+        whileOpen()
+        return this.reset(partition)
+      },
+      ready: async () => whileOpen(),
       close: async () => {
         if (closed) return
         closed = true
@@ -172,7 +175,7 @@ const secondUs = 1_000_000
  */
 class Space {
   readonly #partitions = new Map<string, { row: Row; due: number }>()
-  readonly #due = new Map<number, string[]>()
+  readonly #due = new Map<number, Set<string>>()
   readonly #max: number
   /** What all who are new share while there is no room. */
   readonly #shared: Row = new Map()
@@ -203,21 +206,31 @@ class Space {
     if (own === undefined) return
     const expires = changed ? dropExpired(own.row, now) : 0
     if (own.row.size === 0) {
-      this.#partitions.delete(partition)
+      this.forget(partition)
       return
     }
     if (!changed) return
     // Noted once: a later expiry is found when the noted second is over.
     const second = Math.ceil(expires / secondUs)
     if (second >= own.due) return
+    this.#strike(partition, own.due)
     own.due = second
     const noted = this.#due.get(second)
-    if (noted === undefined) this.#due.set(second, [partition])
-    else noted.push(partition)
+    if (noted === undefined) this.#due.set(second, new Set([partition]))
+    else noted.add(partition)
   }
 
   forget(partition: string): void {
+    const own = this.#partitions.get(partition)
+    if (own === undefined) return
     this.#partitions.delete(partition)
+    this.#strike(partition, own.due)
+  }
+
+  /** Takes a note back, so that there are never more of them than partitions. */
+  #strike(partition: string, second: number): void {
+    const noted = this.#due.get(second)
+    if (noted?.delete(partition) && noted.size === 0) this.#due.delete(second)
   }
 
   clear(): void {
@@ -241,9 +254,7 @@ class Space {
       const partitions = this.#due.get(due) ?? []
       this.#due.delete(due)
       for (const partition of partitions) {
-        const own = this.#partitions.get(partition)
-        if (own === undefined || own.due !== due) continue
-        own.due = Infinity
+        this.#partitions.get(partition)!.due = Infinity
         this.release(partition, now, true)
       }
     }

@@ -63,7 +63,7 @@ for (const { name, express } of expressVersions) {
       expect(json.client).toMatchObject({ id: 'ip:203.0.113.8', address: 'ip:203.0.113.8' })
     })
 
-    it.each<[string, LimiterOptions['trustedAddress']]>([
+    it.each<[string, LimiterOptions['trustedAddress'] & {}]>([
       ['missing', () => undefined],
       ['empty', () => ''],
       ['no address', () => 'localhost'],

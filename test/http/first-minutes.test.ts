@@ -28,7 +28,7 @@ afterAll(async () => {
 interface StoreWithClock {
   readonly store: Store
   /** Turns its clock on, by whole milliseconds. */
-  advance(ms: number): void
+  readonly advance: (ms: number) => void
 }
 
 const storesWithClock: readonly [string, () => StoreWithClock][] = [

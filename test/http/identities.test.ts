@@ -302,7 +302,7 @@ describe('tiers', () => {
       }),
     )
     const app = express()
-    app.get('/', limiter.route({ policies: { other: [] } }), tellDecision)
+    app.get('/', limiter.route({ policies: { other: [] } as object }), tellDecision)
     const served = await serve(app)
     const replies = await askTimes(served, 3)
     expect(replies.map(({ status }) => status)).toEqual([200, 200, 429])

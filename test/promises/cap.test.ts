@@ -15,6 +15,7 @@ import {
   onBothStores,
   pauseUs,
   refillingKinds,
+  smallStep,
   someStep,
   stepsOf,
   type Limit,
@@ -71,16 +72,21 @@ interface Turn {
   readonly settles: { whose: number; permille: number; after: number } | undefined
 }
 
-const turns = fc.array(
-  fc.record<Turn>({
-    step: someStep,
-    undoes: fc.option(fc.nat(30), { nil: undefined, freq: 5 }),
-    settles: fc.option(fc.record({ whose: fc.nat(30), permille: fc.nat(2500), after: fc.nat(600) }), {
-      nil: undefined,
-    }),
-  }),
-  { minLength: 1, maxLength: 35, size: 'max' },
-)
+function turnsOf(step: fc.Arbitrary<Step>, most: number, settlesOneIn: number): fc.Arbitrary<Turn[]> {
+  const settlement = fc.record({ whose: fc.nat(30), permille: fc.nat(2500), after: fc.nat(600) })
+  const turn = fc.record<Turn>({
+    step,
+    undoes: oneIn(2 * settlesOneIn, fc.nat(30)),
+    settles: oneIn(settlesOneIn, settlement),
+  })
+  return fc.array(turn, { minLength: 1, maxLength: most, size: 'max' })
+}
+
+function oneIn<Value>(times: number, value: fc.Arbitrary<Value>): fc.Arbitrary<Value | undefined> {
+  return fc.oneof({ weight: times - 1, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary: value })
+}
+
+const turns = fc.oneof(turnsOf(someStep, 35, 2), turnsOf(smallStep, 70, 12))
 
 /** What a request was charged under its limits, and is by now. */
 interface Request {
@@ -104,8 +110,13 @@ async function keepsCap(timed: TimedStore, limits: readonly Limit[], turns: read
     timed.advanceUs(pauseUs(step.pause, limits))
     const charges = chargesOf(step, limits)
     const undone = undoes === undefined ? undefined : requests.splice(undoes % (requests.length + 1), 1)[0]
-    const decision = await timed.store.decide({ charges, undo: undone?.charged ?? [], commit: true })
+    let decision = await timed.store.decide({ charges, undo: undone?.charged ?? [], commit: true })
     for (const charged of undone?.charged ?? []) noteBack(undone!, charged, charged.cost)
+    if (step.patient && !decision.admitted && decision.retryAfterUs !== null) {
+      // To the microsecond: no more than is needed has come back by then.
+      timed.advanceUs(decision.retryAfterUs)
+      decision = await timed.store.decide(ask(charges))
+    }
 
     const request: Request = { number, charged: [] }
     for (const charge of madeBy(charges, decision)) {

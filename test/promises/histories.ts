@@ -127,6 +127,7 @@ const someWindowMs = fc.oneof(
 
 export const someQuota = fc.oneof(
   { weight: 2, arbitrary: fc.integer({ min: 1, max: 20 }) },
+  { weight: 1, arbitrary: fc.integer({ min: 17, max: 60 }) },
   anyMagnitude(1, 1e9),
   fc.constantFrom(16, 17, 999_999_999, 1e9),
 )
@@ -231,8 +232,19 @@ export const someStep: fc.Arbitrary<Step> = fc.record({
   patient: fc.boolean(),
 })
 
+/** One of many small requests in a window. */
+export const smallStep: fc.Arbitrary<Step> = fc.record({
+  pause: fc.record({ whose: fc.constant(0), permille: fc.nat(70), us: fc.nat(3) }),
+  asks: fc.array(fc.record({ units: fc.nat(3) }), { minLength: 4, maxLength: 4 }),
+  applying: fc.constant(15),
+  patient: fc.boolean(),
+})
+
 export function stepsOf(most: number): fc.Arbitrary<Step[]> {
-  return fc.array(someStep, { minLength: 1, maxLength: most, size: 'max' })
+  return fc.oneof(
+    { weight: 2, arbitrary: fc.array(someStep, { minLength: 1, maxLength: most, size: 'max' }) },
+    { weight: 1, arbitrary: fc.array(smallStep, { minLength: 1, maxLength: 2 * most, size: 'max' }) },
+  )
 }
 
 export function pauseUs({ whose, permille, us }: Pause, limits: readonly Limit[]): number {

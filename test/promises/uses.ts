@@ -1,6 +1,7 @@
 // Judges what was admitted from outside: it knows what was charged and given back when, and nothing of how a store counts.
 // All of it is exact, in whole numbers of any size.
 
+import type { Limit as Sizes } from '../../src/policies/algorithm.ts'
 import { dayUs, type Limit } from './histories.ts'
 
 /** Something charged, or given back, under one limit. */
@@ -96,11 +97,11 @@ export class ExactBucket {
     this.#quota = quota
   }
 
-  fits({ capacity, windowUs }: Limit, cost: number, nowUs: number): boolean {
+  fits({ capacity, windowUs }: Sizes, cost: number, nowUs: number): boolean {
     return this.#missingAt(this.#quota, nowUs) + BigInt(cost) * BigInt(windowUs) <= BigInt(capacity) * BigInt(windowUs)
   }
 
-  charge({ windowUs }: Limit, cost: number, nowUs: number): void {
+  charge({ windowUs }: Sizes, cost: number, nowUs: number): void {
     this.#missing = this.#missingAt(this.#quota, nowUs) + BigInt(cost) * BigInt(windowUs)
     this.#atUs = nowUs
   }

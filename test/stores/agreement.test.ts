@@ -19,6 +19,7 @@ import {
   redisStage,
   refillingKinds,
   someQuota,
+  smallStep,
   someStep,
   stepsOf,
   type Limit,
@@ -43,16 +44,17 @@ type Event =
   | { does: 'reset'; whose: number }
   | { does: 'step back'; whose: number; permille: number; days: number }
 
+function requestWith(step: fc.Arbitrary<Step>): fc.Arbitrary<Event> {
+  return fc.record({
+    does: fc.constant('request' as const),
+    step,
+    looks: fc.nat(7).map((chance) => chance === 0),
+    undoes: fc.nat(40),
+  })
+}
+
 const someEvent: fc.Arbitrary<Event> = fc.oneof(
-  {
-    weight: 12,
-    arbitrary: fc.record({
-      does: fc.constant('request' as const),
-      step: someStep,
-      looks: fc.nat(7).map((chance) => chance === 0),
-      undoes: fc.nat(40),
-    }),
-  },
+  { weight: 12, arbitrary: requestWith(someStep) },
   {
     weight: 4,
     arbitrary: fc.record({ does: fc.constant('settle' as const), whose: fc.nat(9), permille: fc.nat(3000) }),
@@ -78,6 +80,16 @@ const someEvent: fc.Arbitrary<Event> = fc.oneof(
   },
 )
 
+const someEvents = fc.oneof(
+  fc.array(someEvent, { minLength: 1, maxLength: 60, size: 'max' }),
+  // Many small requests in a window, and now and then something else.
+  fc.array(fc.oneof({ weight: 12, arbitrary: requestWith(smallStep) }, { weight: 1, arbitrary: someEvent }), {
+    minLength: 1,
+    maxLength: 100,
+    size: 'max',
+  }),
+)
+
 const someLimits = fc
   .tuple(fc.oneof(mixOf(), mixWithExtra()), fc.nat(15))
   .map(([limits, shadows]) =>
@@ -88,53 +100,49 @@ const someLimits = fc
 
 it('answers the same on both, to the microsecond, whatever happens', async () => {
   await fc.assert(
-    fc.asyncProperty(
-      someLimits,
-      fc.array(someEvent, { minLength: 1, maxLength: 60, size: 'max' }),
-      async (limits, events) => {
-        const both = [inMemory.fresh(), onRedis.fresh()] as const
-        let current = limits
-        const made: Charged[] = []
+    fc.asyncProperty(someLimits, someEvents, async (limits, events) => {
+      const both = [inMemory.fresh(), onRedis.fresh()] as const
+      let current = limits
+      const made: Charged[] = []
 
-        const decide = async (request: DecisionRequest): Promise<StoreDecision> => {
-          const [expected, answered] = [await both[0].store.decide(request), await both[1].store.decide(request)]
-          expect(answered).toEqual(expected)
-          return answered
-        }
+      const decide = async (request: DecisionRequest): Promise<StoreDecision> => {
+        const [expected, answered] = [await both[0].store.decide(request), await both[1].store.decide(request)]
+        expect(answered).toEqual(expected)
+        return answered
+      }
 
-        for (const event of events) {
-          if (event.does === 'request') {
-            for (const one of both) one.advanceUs(pauseUs(event.step.pause, current))
-            const charges = chargesOf(event.step, current)
-            const undo = made.splice(event.undoes, 2)
-            const decision = await decide({ charges, undo, commit: !event.looks })
-            if (event.looks) continue
-            for (const charge of madeBy(charges, decision)) {
-              made.push({ charge, cost: charge.cost, chargedAtUs: decision.nowUs })
-            }
-          } else if (event.does === 'settle') {
-            const charged = made[event.whose]
-            if (!charged) continue
-            const by = Math.floor((charged.cost * event.permille) / 1000) - charged.cost
-            for (const one of both) await one.store.settle([{ charged, by }])
-            made[event.whose] = { ...charged, cost: charged.cost + by }
-          } else if (event.does === 'change') {
-            const { whose, quota, burst } = event
-            current = current.map((limit, index) => (index === whose ? withQuota(limit, quota, burst) : limit))
-          } else if (event.does === 'reset') {
-            const { partition } = current[event.whose % current.length]!
-            const logs = current.filter(({ kind }) => kind === 'sliding-log').map(({ stateId }) => stateId)
-            for (const one of both) await one.store.reset(partition, logs)
-          } else {
-            for (const one of both) {
-              // What has expired by now must not be back when the clock is: a request in each partition clears it away.
-              await one.store.decide(ask(['key:one', 'ip:two'].map(passerBy)))
-              one.advanceUs(-pauseUs({ ...event, us: 0 }, current) - event.days * dayUs)
-            }
+      for (const event of events) {
+        if (event.does === 'request') {
+          for (const one of both) one.advanceUs(pauseUs(event.step.pause, current))
+          const charges = chargesOf(event.step, current)
+          const undo = made.splice(event.undoes, 2)
+          const decision = await decide({ charges, undo, commit: !event.looks })
+          if (event.looks) continue
+          for (const charge of madeBy(charges, decision)) {
+            made.push({ charge, cost: charge.cost, chargedAtUs: decision.nowUs })
+          }
+        } else if (event.does === 'settle') {
+          const charged = made[event.whose]
+          if (!charged) continue
+          const by = Math.floor((charged.cost * event.permille) / 1000) - charged.cost
+          for (const one of both) await one.store.settle([{ charged, by }])
+          made[event.whose] = { ...charged, cost: charged.cost + by }
+        } else if (event.does === 'change') {
+          const { whose, quota, burst } = event
+          current = current.map((limit, index) => (index === whose ? withQuota(limit, quota, burst) : limit))
+        } else if (event.does === 'reset') {
+          const { partition } = current[event.whose % current.length]!
+          const logs = current.filter(({ kind }) => kind === 'sliding-log').map(({ stateId }) => stateId)
+          for (const one of both) await one.store.reset(partition, logs)
+        } else {
+          for (const one of both) {
+            // What has expired by now must not be back when the clock is: a request in each partition clears it away.
+            await one.store.decide(ask(['key:one', 'ip:two'].map(passerBy)))
+            one.advanceUs(-pauseUs({ ...event, us: 0 }, current) - event.days * dayUs)
           }
         }
-      },
-    ),
+      }
+    }),
     onRedis.runs(1500),
   )
 })

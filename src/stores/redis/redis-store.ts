@@ -69,18 +69,27 @@ class RedisStore implements Store {
     const connection = (this.#connection ??= new Connection(this.#given))
     const names = this.#namesFor(settings)
     let closed = false
+    const whileOpen = (): void => {
+      if (closed) throw closedError()
+    }
     return {
       decide: async (request) => {
+        whileOpen()
         const row = await connection.call('decide', planDecision(request, names))
         return readDecision(row as number[], request.charges)
       },
       settle: async (corrections) => {
+        whileOpen()
         if (corrections.length > 0) await connection.call('settle', planSettlement(corrections, names))
       },
       reset: async (partition, logs) => {
+        whileOpen()
         await connection.unlink([names.partition(partition), ...logs.map((id) => names.log(partition, id))])
       },
-      ready: () => connection.ready(),
+      ready: async () => {
+        whileOpen()
+        await connection.ready()
+      },
       close: async () => {
         if (closed) return
         closed = true
@@ -99,10 +108,15 @@ class RedisStore implements Store {
   }
 }
 
+/** How long a server may take to say goodbye, in ms. */
+const quitWithinMs = 2000
+
 /** The store's own connection, shared by all limiters that opened the store. */
 class Connection {
   readonly #client: RedisClient
   readonly #commands: Record<'decide' | 'settle', ScriptCommand>
+  /** Who waits for the first connection: a client that is ended between two attempts to connect tells nobody. */
+  readonly #waiting = new Set<() => void>()
   #closed = false
 
   constructor(given: RedisClient) {
@@ -111,6 +125,7 @@ class Connection {
       enableOfflineQueue: false,
       autoResendUnfulfilledCommands: false,
       lazyConnect: false,
+      stringNumbers: false,
       retryStrategy: (attempt: number) => Math.min(attempt * 50, 2000),
     })
     // Failures reach the caller of each command; without a listener ioredis prints them as well.
@@ -135,20 +150,26 @@ class Connection {
     await new Promise<void>((resolve, reject) => {
       const settle = (): void => {
         this.#client.off('ready', settle)
-        this.#client.off('end', settle)
+        this.#waiting.delete(settle)
         if (this.#closed) reject(closedError())
         else resolve()
       }
       this.#client.on('ready', settle)
-      this.#client.on('end', settle)
+      this.#waiting.add(settle)
     })
   }
 
   async close(): Promise<void> {
     this.#closed = true
-    // QUIT waits for the answers under way; a connection that is not up has none.
-    if (this.#client.status === 'ready') await this.#client.quit().catch(() => this.#client.disconnect())
-    else this.#client.disconnect()
+    for (const settle of this.#waiting) settle()
+    // QUIT waits for the answers under way; a connection that is not up has none, and one that is stuck never ends.
+    if (this.#client.status === 'ready') {
+      const giveUp = setTimeout(() => this.#client.disconnect(), quitWithinMs)
+      await this.#client.quit().catch(() => this.#client.disconnect())
+      clearTimeout(giveUp)
+    } else {
+      this.#client.disconnect()
+    }
   }
 
   #whileOpen(): void {
@@ -157,7 +178,7 @@ class Connection {
 }
 
 function closedError(): RampmeterError {
-  return new RampmeterError('RAMPMETER_CLOSED', 'the store was used after its last limiter was closed')
+  return new RampmeterError('RAMPMETER_CLOSED', 'the store was used after its limiter was closed')
 }
 
 /** Adds a script to a client under a name that changes with the script, so that two versions never run each other's. */
