@@ -1,16 +1,19 @@
 -- Decides requests: for each, either every policy admits and every one is charged, or none is.
 --
--- KEYS   of each decision in turn: the keys its plan counts on, from 1: partitions, and the lists of its sliding logs, which
---        carry the same hash tag.
--- ARGV   one plan a decision, a flat JSON array of whole numbers (times in microseconds):
+-- KEYS   of each decision in turn: the keys its plan counts on, from 1: partitions, and what logs, leases and targets have of
+--        their own, which carries the same hash tag.
+-- ARGV   one plan a decision, a JSON array, of whole numbers but for members (times in microseconds):
 --        commit (1; 0 looks and changes nothing), how many keys, how many entries to undo, how many to charge, then the
---        entries, nine numbers each: key, key of the log (or 0), kind, state id, window, quota, capacity, cost, and
---        at an undo: when it was charged; at a charge: 1 if the first minutes' extra may stand in for it, 2 if it only
---        watches (shadow), else 0.
+--        entries, twelve each: key, own key (or 0), kind, state id, window, quota, capacity, cost, extra (0, or an array of
+--        members, or a calendar: spread, origin, first day of months), and
+--        at an undo: when it was charged, which members were new, 0;
+--        at a charge: 0, 0, and the sum of 1 if the first minutes' extra may stand in for it, 2 if it only watches (shadow),
+--        4 if it is charged afterwards and only needs room for one to start.
 -- RETURNS one flat row of integers. A decision: admitted (1 or 0), the time, the wait until the same is admitted
 --        (0 when it was, -1 when never); then for each charge: verdict (0 refused, 1 fits, 2 lifted, 3 inactive), remaining,
---        wait until the same cost fits (-1 never), time until nothing used counts any more.
--- COMMANDS TIME GET SET UNLINK LINDEX LRANGE LSET RPUSH LREM LTRIM PEXPIRE
+--        wait until as much fits again (-1 never), time until nothing used counts any more, which members were new.
+-- COMMANDS TIME GET SET UNLINK LINDEX LRANGE LSET RPUSH LREM LTRIM PEXPIRE ZADD ZREM ZCOUNT ZMSCORE ZRANGE ZRANGEBYSCORE
+--          ZREMRANGEBYSCORE
 
 --- include lib/partition.lua
 --- include lib/token-bucket.lua
@@ -18,18 +21,38 @@
 --- include lib/sliding-log.lua
 --- include lib/fixed-window.lua
 --- include lib/first-minutes.lua
+--- include lib/concurrency.lua
+--- include lib/failures.lua
+--- include lib/unique-targets.lua
 
 local FIRST_MINUTES = 5
-local LIFTABLE, SHADOW = 1, 2
+local LIFTABLE, SHADOW, AFTER = 1, 2, 4
 local REFUSED, FITS, LIFTED, INACTIVE = 0, 1, 2, 3
 local SECOND = 1000000
 
+local function finite(wait)
+  if wait == math.huge then return -1 end
+  return wait
+end
+
 -- How long until a cost fits: 0 when it does, -1 when it never will.
 local function wait_for(record, limit, now, cost)
+  local algorithm = record.algorithm
+  if algorithm.needs then cost = algorithm.needs(record.state, limit, now) end
+  if cost == 0 then return 0 end
   if cost > limit.capacity and limit.kind ~= FIRST_MINUTES then return -1 end
-  local time = record.algorithm.earliest(record.state, limit, now, cost)
-  if time == math.huge then return -1 end
-  return time - now
+  return finite(algorithm.earliest(record.state, limit, now, cost) - now)
+end
+
+-- How long until there is room for as much again: of what is counted by name, for one that is new.
+local function wait_for_another(record, limit, now)
+  local algorithm, cost = record.algorithm, math.max(limit.cost, 1)
+  if algorithm.needs then
+    cost = 1
+    limit.extra = {}
+  end
+  if cost > limit.capacity and limit.kind ~= FIRST_MINUTES then return -1 end
+  return finite(algorithm.earliest(record.state, limit, now, cost) - now)
 end
 
 -- The longer of two waits, of which -1 is the longest.
@@ -57,10 +80,12 @@ local function decide(plan, base, now, answer)
     if commit then
       local entry = read_entry(plan, from, base, true, true)
       local record, partition = open(entry)
-      if entry.cost > 0 then record.algorithm.refund(record.state, entry, now, entry.last, entry.cost) end
+      if entry.cost > 0 then
+        record.algorithm.refund(record.state, entry, now, entry.at, entry.cost, entry.added)
+      end
       keep(partition, record)
     end
-    from = from + 9
+    from = from + 12
   end
 
   -- What each policy says on its own. The first minutes' extra never refuses: it stands in for those it may lift.
@@ -73,10 +98,14 @@ local function decide(plan, base, now, answer)
     if entry.kind == FIRST_MINUTES then
       extra = entry
     else
+      entry.after = entry.does >= AFTER
+      local flags = entry.does % AFTER
+      entry.liftable = flags == LIFTABLE
       entry.wait = 0
-      if entry.cost > 0 then entry.wait = wait_for(entry.record, entry, now, entry.cost) end
-      if entry.last < SHADOW then
-        if entry.last == LIFTABLE then
+      local cost = entry.after and 1 or entry.cost
+      if cost > 0 then entry.wait = wait_for(entry.record, entry, now, cost) end
+      if flags < SHADOW then
+        if entry.liftable then
           lifted_wait = longer(lifted_wait, entry.wait)
           soft = soft or entry.wait ~= 0
         else
@@ -85,7 +114,7 @@ local function decide(plan, base, now, answer)
         end
       end
     end
-    from = from + 9
+    from = from + 12
   end
   local lifts, extra_ends = false, 0
   if extra then
@@ -112,8 +141,8 @@ local function decide(plan, base, now, answer)
       if entry == extra then
         extra.record.algorithm.charge(extra.record.state, extra, now, soft and extra.cost or 0)
         keep(entry.partition, entry.record)
-      elseif entry.wait == 0 and entry.cost > 0 then
-        entry.record.algorithm.charge(entry.record.state, entry, now, entry.cost)
+      elseif entry.wait == 0 and entry.cost > 0 and not entry.after then
+        entry.new = entry.record.algorithm.charge(entry.record.state, entry, now, entry.cost)
         keep(entry.partition, entry.record)
       end
     end
@@ -131,13 +160,14 @@ local function decide(plan, base, now, answer)
     if entry == extra then
       if now >= extra_ends then verdict = INACTIVE end
     elseif entry.wait ~= 0 then
-      verdict = (lifts and entry.last == LIFTABLE) and LIFTED or REFUSED
+      verdict = (lifts and entry.liftable) and LIFTED or REFUSED
     end
     answer[size + 1] = verdict
     answer[size + 2] = algorithm.remaining(state, entry, now)
-    answer[size + 3] = wait_for(entry.record, entry, now, math.max(entry.cost, 1))
+    answer[size + 3] = wait_for_another(entry.record, entry, now)
     answer[size + 4] = math.max(0, algorithm.expires(state, entry, now) - now)
-    size = size + 4
+    answer[size + 5] = entry.new or 0
+    size = size + 5
   end
 
   if commit then

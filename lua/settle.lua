@@ -1,10 +1,12 @@
--- Corrects charges that were made, whether there is room or not: down gives back, up may leave a debt.
+-- Corrects charges that were made, whether there is room or not: down gives back, up may leave a debt. Releases and renews leases.
 --
--- KEYS   the keys its plan counts on: partitions, and the lists of their sliding logs.
--- ARGV   a flat JSON array of whole numbers: how many entries, then nine numbers each: key, key of the log (or 0), kind, state
---        id, window, quota, capacity, by how much (negative gives back), and when it was charged.
+-- KEYS   the keys its plan counts on: partitions, and what logs, leases and targets have of their own.
+-- ARGV   a JSON array: how many entries, then twelve each, as in decide.lua: key, own key (or 0), kind, state id, window, quota,
+--        capacity, by how much (negative gives back), extra, when it was charged, which members were new, and
+--        0 to correct, 1 to release, 2 to renew.
 -- RETURNS how many entries were corrected, an integer.
--- COMMANDS TIME GET SET UNLINK LINDEX LRANGE LSET RPUSH LREM LTRIM PEXPIRE
+-- COMMANDS TIME GET SET UNLINK LINDEX LRANGE LSET RPUSH LREM LTRIM PEXPIRE ZADD ZREM ZCOUNT ZMSCORE ZRANGE ZRANGEBYSCORE
+--          ZREMRANGEBYSCORE
 
 --- include lib/partition.lua
 --- include lib/token-bucket.lua
@@ -12,21 +14,30 @@
 --- include lib/sliding-log.lua
 --- include lib/fixed-window.lua
 --- include lib/first-minutes.lua
+--- include lib/concurrency.lua
+--- include lib/failures.lua
+--- include lib/unique-targets.lua
+
+local RELEASE, RENEW = 1, 2
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local plan = cjson.decode(ARGV[1])
 local partitions = {}
 for index = 1, plan[1] do
-  local entry = read_entry(plan, index * 9 - 7, 0, true, true)
+  local entry = read_entry(plan, index * 12 - 10, 0, true, true)
   local partition = partitions[entry.key]
   if not partition then
     partition = load_partition(entry.key)
     partitions[entry.key] = partition
   end
   local record = open_record(partition, entry, now)
-  if entry.cost < 0 then
-    record.algorithm.refund(record.state, entry, now, entry.last, -entry.cost)
+  if entry.does == RELEASE then
+    record.algorithm.release(record.state, entry, now, entry.at)
+  elseif entry.does == RENEW then
+    record.algorithm.renew(record.state, entry, now)
+  elseif entry.cost < 0 then
+    record.algorithm.refund(record.state, entry, now, entry.at, -entry.cost, entry.added)
   elseif entry.cost > 0 then
     record.algorithm.charge(record.state, entry, now, entry.cost)
   end

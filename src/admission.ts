@@ -15,8 +15,10 @@ export interface AdmissionFacts {
   readonly reason?: RefusalReason | undefined
   /** When to come back, where the limits do not tell. */
   readonly retryAfterMs?: number | null | undefined
-  /** Takes a total that the app settles. */
-  readonly settle: (total: ActualCost) => void
+  /** Takes a total that the app settles, or that all is to be given back. */
+  readonly settle: (total: ActualCost | 'refund') => void
+  /** Gives back the slots that the request holds. */
+  readonly release: () => void
 }
 
 /** The decision about one request, as the app sees it. */
@@ -29,9 +31,10 @@ export class Admission implements Decision {
   readonly retryAfterMs: number | null
   declare readonly reason?: RefusalReason
   readonly degraded: boolean
-  readonly #settle: (total: ActualCost) => void
+  readonly #settle: AdmissionFacts['settle']
+  readonly #release: () => void
 
-  constructor({ client, enforced, ruling, limits, reason, retryAfterMs, settle }: AdmissionFacts) {
+  constructor({ client, enforced, ruling, limits, reason, retryAfterMs, settle, release }: AdmissionFacts) {
     this.admitted = ruling.admitted && reason === undefined
     this.enforced = enforced
     this.client = client
@@ -42,6 +45,7 @@ export class Admission implements Decision {
     if (why !== undefined) this.reason = why
     this.degraded = ruling.degraded
     this.#settle = settle
+    this.#release = release
   }
 
   settle(actualCost: number | Record<string, number>): void {
@@ -49,11 +53,12 @@ export class Admission implements Decision {
   }
 
   refund(): void {
-    this.#settle(0)
+    this.#settle('refund')
   }
 
-  /** Requests in flight hold nothing yet that would have to be released. */
-  release(): void {}
+  release(): void {
+    this.#release()
+  }
 }
 
 function reasonOf({ degraded, retryAfterUs }: Ruling): RefusalReason {
@@ -76,9 +81,9 @@ export function limitsOf(priced: readonly PricedPolicy[], { outcomes, admitted }
     return {
       name: policy.name,
       quota: charge.quota,
-      windowMs: policy.windowMs,
+      windowMs: policy.kind === 'concurrency' ? null : policy.windowMs,
       unit: policy.unit,
-      cost: free ? 0 : charge.cost,
+      cost: free || charge.after === true ? 0 : charge.cost,
       remaining,
       resetMs: inMs(resetUs),
       waitMs: inMs(waitUs),

@@ -12,6 +12,7 @@ import type {
   OpenStore,
   StoreDecision,
 } from './stores/store.ts'
+import { givenBack } from './stores/together.ts'
 
 /** What was ruled about a priced request, and by whom. */
 export interface Ruling {
@@ -83,10 +84,10 @@ export class Decider {
    *
    * @throws {RampmeterError} `RAMPMETER_STORE_UNAVAILABLE`, `RAMPMETER_CLOSED`
    */
-  async reset(partition: string, logs: readonly number[]): Promise<void> {
-    await this.#local.reset(partition, logs)
+  async reset(partition: string, owners: readonly number[]): Promise<void> {
+    await this.#local.reset(partition, owners)
     try {
-      await this.#options.store.reset(partition, logs)
+      await this.#options.store.reset(partition, owners)
     } catch (cause) {
       if (cause instanceof RampmeterError) throw cause
       throw new RampmeterError('RAMPMETER_STORE_UNAVAILABLE', 'the store failed, so nothing may be forgotten there', {
@@ -95,9 +96,9 @@ export class Decider {
     }
   }
 
-  /** Corrects what a ruling charged. */
-  async settle(ruling: Ruling, corrections: readonly Correction[]): Promise<void> {
-    await (ruling.degraded ? this.#local : this.#options.store).settle(corrections)
+  /** Corrects what was charged in the store, or here without it. */
+  async settle(where: 'store' | 'local', corrections: readonly Correction[]): Promise<void> {
+    await (where === 'local' ? this.#local : this.#options.store).settle(corrections)
   }
 
   async #byStore(priced: readonly PricedPolicy[], request: DecisionRequest): Promise<Ruling> {
@@ -108,7 +109,8 @@ export class Decider {
   }
 
   async #withoutStore(priced: readonly PricedPolicy[], undo: readonly Charged[], commit: boolean): Promise<Ruling> {
-    const does = ({ policy }: PricedPolicy): OnStoreError => policy.onStoreError ?? this.#options.onStoreError
+    const does = ({ policy, highRisk }: PricedPolicy): OnStoreError =>
+      policy.onStoreError ?? (highRisk ? 'closed' : this.#options.onStoreError)
     const closed = priced.filter((one) => does(one) === 'closed' && mayRefuse(one))
     if (closed.length > 0) {
       if (undo.length > 0) await this.#local.settle(undo.map(givenBack))
@@ -162,10 +164,6 @@ function mayRefuse({ charge }: PricedPolicy): boolean {
 /** Whether a request costs more than a limit ever holds, and not merely more than this process's share of it. */
 function isNever(priced: readonly PricedPolicy[]): boolean {
   return priced.some((one) => mayRefuse(one) && one.charge.cost > one.charge.capacity)
-}
-
-function givenBack(charged: Charged): Correction {
-  return { charged, by: -charged.cost }
 }
 
 /** A process's part of a limit: rounded down, at least 1, so that together they stay within it where they can. */

@@ -39,6 +39,7 @@ export function createDirect({ plans, base, decider, settler, isEnforced }: Dire
       ruling,
       limits: limitsOf(priced, ruling).filter((limit) => limit !== undefined),
       settle: (total) => settler.now(settlement, total),
+      release: () => settler.releaseNow(settlement),
     })
   }
 

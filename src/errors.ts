@@ -21,6 +21,7 @@ export const errorCodes = {
   RAMPMETER_INVALID_QUOTA: 'a quota or burst that is not a whole number in range',
   RAMPMETER_POLICY_FUNCTION_FAILED: 'a function given to a policy threw',
   RAMPMETER_INVALID_PARTITION: 'a partition that is not a text of 1 to 4096 characters',
+  RAMPMETER_INVALID_TARGET: 'a target or session that is not a text, or too many of them',
   RAMPMETER_MISSING_PARTITION: '`decide` met a policy whose partition only a request could tell',
   RAMPMETER_INVALID_CLIENT: '`decide`, `peek` or `reset` was given no usable client id',
   RAMPMETER_INVALID_IDENTITY: 'a verifier answered with something that is not an identity',

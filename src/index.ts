@@ -5,7 +5,7 @@ export type { AgentHint, Client, ClientKind } from './client.ts'
 export type { Decision, LimitStatus, RefusalReason } from './decision.ts'
 export type { Duration } from './duration.ts'
 export type { DecideRequest, Limiter, RouteMiddleware } from './limiter.ts'
-export type { LimiterOptions, RouteCost, RouteOptions } from './options.ts'
+export type { LimiterOptions, RouteCost, RouteOptions, RouteTarget } from './options.ts'
 export type {
   Amount,
   Cost,
@@ -18,9 +18,12 @@ export type {
 } from './policy.ts'
 export type { InitialBurst, PresetTier, TierOptions } from './tier.ts'
 
-export { fixedWindow } from './policies/fixed-window.ts'
+export { concurrency, type ConcurrencyOptions } from './policies/concurrency.ts'
+export { failures, type FailuresOptions } from './policies/failures.ts'
+export { fixedWindow, type FixedWindowOptions } from './policies/fixed-window.ts'
 export { slidingLog } from './policies/sliding-log.ts'
 export { slidingWindow } from './policies/sliding-window.ts'
+export { uniqueTargets, type UniqueTargetsOptions } from './policies/unique-targets.ts'
 export { tokenBucket, type TokenBucketOptions } from './policies/token-bucket.ts'
 
 export { apiKey, type ApiKeyOptions } from './identify/api-key.ts'

@@ -21,6 +21,8 @@ export interface DecideRequest<Tier extends string = string> {
   cost?: number
   /** Limits on top of the tier's. */
   policies?: readonly Policy[]
+  /** What it touches, for `uniqueTargets`: one text, or up to 32. */
+  target?: string | readonly string[]
   /** The partition for each policy, by name, that a function of the request would tell; a policy with `when` applies only if it is named. */
   partitions?: Record<string, string>
 }

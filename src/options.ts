@@ -25,7 +25,26 @@ export interface RouteOptions<Tier extends string = string> {
   policies?: readonly Policy[] | Partial<Record<Tier | 'default', readonly Policy[]>>
   /** The route's policies stand instead of the tier's, for each tier that it has some for. Default false. */
   replace?: boolean
+  /**
+   * A header field of the response that tells what it cost, as a whole number. It corrects the charge as `settle` does and is
+   * taken out before the response leaves.
+   */
+  costHeader?: string
+  /** What a request touches, for `uniqueTargets` that do not say themselves: one text, or up to 32. Default: the path. */
+  target?: RouteTarget
+  /**
+   * An action that must not be guessed at or flooded: its `policies` are lifted by no tier and no first minutes, its
+   * `failures` reserve, and without a store it is closed. Default false.
+   */
+  highRisk?: boolean
 }
+
+/** What a request touches; with the parameters of the matched path for an entry of `routes`. */
+export type RouteTarget = (
+  req: Request,
+  client: Client,
+  params: Record<string, string | string[] | undefined>,
+) => string | readonly string[] | undefined
 
 /** A route's cost: as a policy's, with the parameters of the matched path for an entry of `routes`. */
 export type RouteCost =
@@ -94,6 +113,9 @@ export interface Route {
   readonly cost: RouteCost
   readonly policies: Readonly<Record<string, readonly Policy[]>>
   readonly replace: boolean
+  readonly costHeader: string | undefined
+  readonly target: RouteTarget | undefined
+  readonly highRisk: boolean
 }
 
 /** A tier as the limiter works with it. */
@@ -163,6 +185,12 @@ const routeSchema = z.strictObject({
     .union([policies, z.record(z.string(), policies)], { error: 'a list of policies, or one for each tier' })
     .optional(),
   replace: z.boolean().default(false),
+  costHeader: z
+    .string()
+    .regex(/^[\w!#$%&'*+.^`|~-]+$/, 'the name of a header field')
+    .optional(),
+  target: aFunction<RouteTarget>().optional(),
+  highRisk: z.boolean().default(false),
 })
 
 const secret = z.string().min(16, 'a text of at least 16 characters')
@@ -296,11 +324,17 @@ function readTiers(
  * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION`, `RAMPMETER_UNKNOWN_OPTION`
  */
 export function readRoute(options: unknown, what: string): Route {
-  const { name, cost, policies = {}, replace } = readOptions(routeSchema, options, what)
+  const { name, cost, policies = {}, replace, costHeader, target, highRisk } = readOptions(routeSchema, options, what)
   if (replace && Object.keys(policies).length === 0 && !Array.isArray(policies)) {
     throw new RampmeterError(
       'RAMPMETER_INVALID_OPTION',
       `${what}: \`replace\` is true and there are no \`policies\` to stand in the tier's place; give some, or \`policies: []\` for a route without limits`,
+    )
+  }
+  if (highRisk && !Array.isArray(policies)) {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_OPTION',
+      `${what}: a highRisk route has the same limits for every tier; write \`policies\` as one list`,
     )
   }
   return {
@@ -308,6 +342,9 @@ export function readRoute(options: unknown, what: string): Route {
     cost: cost as RouteCost,
     policies: Array.isArray(policies) ? { [defaultTier]: policies } : policies,
     replace,
+    costHeader,
+    target,
+    highRisk,
   }
 }
 
@@ -321,4 +358,12 @@ export function readPolicies(value: unknown, what: string): readonly Policy[] {
 }
 
 /** What a request is that no route says anything about. */
-export const plainRoute: Route = { name: undefined, cost: 1, policies: {}, replace: false }
+export const plainRoute: Route = {
+  name: undefined,
+  cost: 1,
+  policies: {},
+  replace: false,
+  costHeader: undefined,
+  target: undefined,
+  highRisk: false,
+}

@@ -10,6 +10,8 @@ export interface PlannedPolicy {
   readonly ofRoute: boolean
   /** The first minutes' extra may stand in for it. */
   readonly liftable: boolean
+  /** It guards a high-risk action. */
+  readonly highRisk: boolean
 }
 
 /** All policies that a request of a tier may meet on a route. Which of them apply, the request tells. */
@@ -31,7 +33,7 @@ export interface PlannedRoute {
 /** Makes plans, all that can be made before a request comes, so that a mistake in any of them is found when the app starts. */
 export class Plans {
   readonly #tiers: Readonly<Record<string, Tier>>
-  readonly #logIds = new Set<number>()
+  readonly #owners = new Set<number>()
   /** What `decide` was given before, so that the same list is planned once. */
   readonly #extended = new WeakMap<readonly Policy[], Map<string, Plan>>()
 
@@ -39,9 +41,9 @@ export class Plans {
     this.#tiers = tiers
   }
 
-  /** The state ids of all sliding logs planned so far: they are stored apart, so whoever forgets a client has to name them. */
-  get logIds(): readonly number[] {
-    return [...this.#logIds]
+  /** The state ids of all policies planned so far: some are stored apart, so whoever forgets a client has to name them. */
+  get owners(): readonly number[] {
+    return [...this.#owners]
   }
 
   /** @throws {RampmeterError} `RAMPMETER_UNKNOWN_TIER`, `RAMPMETER_DUPLICATE_POLICY`, `RAMPMETER_STATE_ID_CLASH` */
@@ -58,7 +60,12 @@ export class Plans {
       const key = [name, defaultTier].find((one) => Object.hasOwn(route.policies, one))
       const own = key === undefined ? undefined : route.policies[key]!
       // A tier that the route has nothing for keeps its own limits: to replace them by none would lift them.
-      return [name, this.#note(planOf(tier, own ?? [], route.replace && own !== undefined, `${what}, tier "${name}"`))]
+      return [
+        name,
+        this.#note(
+          planOf(tier, own ?? [], { ...route, replace: route.replace && own !== undefined }, `${what}, tier "${name}"`),
+        ),
+      ]
     })
     return { route, plans: new Map(plans) }
   }
@@ -87,38 +94,40 @@ export class Plans {
     }
     let plan = plans.get(tier)
     if (plan === undefined) {
-      plan = this.#note(planOf(this.#tiers[tier]!, policies, false, 'decide'))
+      plan = this.#note(planOf(this.#tiers[tier]!, policies, base.route, 'decide'))
       plans.set(tier, plan)
     }
     return plan
   }
 
   #note(plan: Plan): Plan {
-    for (const { policy } of plan) if (policy.kind === 'sliding-log') this.#logIds.add(policy.stateId)
+    for (const { policy } of plan) this.#owners.add(policy.stateId)
     return plan
   }
 }
 
 /** Makes one plan: the tier's policies unless they are replaced, then `own`, then the first minutes where they lift anything. */
-function planOf(tier: Tier, own: readonly Policy[], replace: boolean, what: string): Plan {
+function planOf(tier: Tier, own: readonly Policy[], { replace, highRisk }: Route, what: string): Plan {
   const ofTier = replace ? [] : tier.policies
   const planned: PlannedPolicy[] = [
     ...ofTier.map((policy) => ({
       policy,
       ofRoute: false,
+      highRisk: false,
       liftable: tier.initialBurst !== undefined && isLiftable(policy),
     })),
-    ...own.map((policy) => ({ policy, ofRoute: true, liftable: false })),
+    ...own.map((policy) => ({ policy, ofRoute: true, highRisk, liftable: false })),
   ]
   if (tier.initialBurst !== undefined && planned.some(({ liftable }) => liftable)) {
-    planned.push({ policy: firstMinutes(tier.initialBurst), ofRoute: false, liftable: false })
+    planned.push({ policy: firstMinutes(tier.initialBurst), ofRoute: false, highRisk: false, liftable: false })
   }
   checkNames(planned, what)
   return planned
 }
 
 function isLiftable(policy: Policy): boolean {
-  return policy.unit === 'requests' && policy.mode === 'enforce' && requestCounting.has(policy.kind)
+  const { unit, mode, charge, kind } = policy
+  return unit === 'requests' && mode === 'enforce' && charge === 'before' && requestCounting.has(kind)
 }
 
 function checkNames(plan: Plan, what: string): void {

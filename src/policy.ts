@@ -1,9 +1,17 @@
-import type { Request } from 'express'
+import type { Request, Response } from 'express'
 import type { Client } from './client.ts'
 import type { Duration } from './duration.ts'
 
 /** The algorithms, by the name that a policy of theirs has when it is given none. */
-export type PolicyKind = 'token-bucket' | 'sliding-window' | 'sliding-log' | 'fixed-window' | 'first-minutes'
+export type PolicyKind =
+  | 'token-bucket'
+  | 'sliding-window'
+  | 'sliding-log'
+  | 'fixed-window'
+  | 'first-minutes'
+  | 'concurrency'
+  | 'failures'
+  | 'unique-targets'
 
 /** A number of units for everybody, or a client's own, usually from `client.claims`. A whole number from 0 to 10¹². */
 export type Amount = number | ((client: Client) => number)
@@ -34,10 +42,18 @@ export interface PolicyOptions {
   name?: string
   /** Whose counter it is. Default `client`. */
   partition?: Partition
-  /** The IETF quota unit: `requests` (default), or your own (`tokens`, `points`). */
+  /**
+   * The IETF quota unit: `requests` (default), `content-bytes` (the body bytes really sent, debited when the response ends), or
+   * your own (`tokens`, `points`).
+   */
   unit?: string
   /** What a request costs here. Default: the route's cost, which is 1 unless it says otherwise. */
   cost?: Cost
+  /**
+   * `before` (default): charged with the decision, corrected by `settle`. `after`: there must be room for one unit to start,
+   * and the cost is debited when the response ends; it may leave a debt that the next request waits out.
+   */
+  charge?: 'before' | 'after'
   /** The policy applies only to requests for which this is true. */
   when?: (req: Request, client: Client) => boolean
   /** `shadow` decides and counts, and refuses nothing. Default `enforce`. */
@@ -59,6 +75,14 @@ export interface WindowPolicyOptions extends PolicyOptions {
   window: Duration
 }
 
+/** Where the windows of a policy begin. */
+export interface Calendar {
+  /** Windows of equal length begin here, and every window before and after, in ms since 1970. */
+  readonly originMs: number
+  /** The day that months begin with; 0 where windows are no months. */
+  readonly monthDay: number
+}
+
 /** A limit, as its builder made it. Treat it as opaque: build it with `tokenBucket`, `slidingWindow`, … */
 export interface Policy {
   readonly kind: PolicyKind
@@ -66,12 +90,24 @@ export interface Policy {
   readonly quota: Amount
   /** What a token bucket holds at most; undefined means the quota. */
   readonly burst: Amount | undefined
+  /** The window; of `concurrency`, the lease. */
   readonly windowMs: number
   /** Only of `first-minutes`: ms from one grant to the next. */
   readonly renewAfterMs: number | undefined
+  /** Only of a `fixed-window` that follows the calendar. */
+  readonly calendar: Calendar | undefined
+  /** Only of `concurrency` that counts sessions: names the session. */
+  readonly per: ((req: Request, client: Client) => string) | undefined
+  /** Only of `unique-targets`: what a request touches, where the route does not say. */
+  readonly target: ((req: Request, client: Client) => string | readonly string[] | undefined) | undefined
+  /** Only of `failures`: whether a response counts. */
+  readonly counts: ((res: Response) => boolean) | undefined
+  /** Only of `failures`: charged before, given back when the response does not count. Undefined: as the route says. */
+  readonly reserve: boolean | undefined
   readonly partition: Partition
   readonly unit: string
   readonly cost: Cost | undefined
+  readonly charge: 'before' | 'after'
   readonly when: ((req: Request, client: Client) => boolean) | undefined
   readonly mode: 'enforce' | 'shadow'
   readonly maxRate: number | undefined

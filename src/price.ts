@@ -1,3 +1,4 @@
+import { createHash, randomBytes } from 'node:crypto'
 import type { Request } from 'express'
 import type { Client } from './client.ts'
 import { RampmeterError } from './errors.ts'
@@ -5,7 +6,8 @@ import { isThenable } from './identify/thenable.ts'
 import type { DecideRequest } from './limiter.ts'
 import type { Route } from './options.ts'
 import type { Plan, PlannedPolicy } from './plan.ts'
-import { largestAmount } from './policies/build.ts'
+import { fnv1a, largestAmount } from './policies/build.ts'
+import { calendarLimit } from './policies/calendar.ts'
 import type { Amount, Policy } from './policy.ts'
 import type { Charge } from './stores/store.ts'
 
@@ -14,17 +16,20 @@ export interface PricedPolicy extends PlannedPolicy {
   readonly charge: Charge
 }
 
-/** What a request tells about a policy: whether it applies, whose counter it uses, and what it costs there. */
+/** What a request tells about a policy: whether it applies, whose counter it uses, what it costs there, and what it touches. */
 export interface Circumstances {
   applies(policy: Policy): boolean
   partitionOf(policy: Policy): string
   costOf(policy: Policy): number | Promise<number>
+  /** Names the session that a slot is for. */
+  sessionOf(policy: Policy): string
+  targetsOf(policy: Policy): readonly string[]
 }
 
 /**
  * Prices a request: each policy of the plan that applies becomes a charge.
  *
- * @throws {RampmeterError} `RAMPMETER_INVALID_COST`, `RAMPMETER_INVALID_QUOTA`, `RAMPMETER_INVALID_PARTITION`, `RAMPMETER_POLICY_FUNCTION_FAILED`, `RAMPMETER_MISSING_PARTITION`
+ * @throws {RampmeterError} `RAMPMETER_INVALID_COST`, `RAMPMETER_INVALID_QUOTA`, `RAMPMETER_INVALID_PARTITION`, `RAMPMETER_INVALID_TARGET`, `RAMPMETER_POLICY_FUNCTION_FAILED`, `RAMPMETER_MISSING_PARTITION`
  */
 export async function price(plan: Plan, client: Client, circumstances: Circumstances): Promise<PricedPolicy[]> {
   const priced: PricedPolicy[] = []
@@ -33,23 +38,32 @@ export async function price(plan: Plan, client: Client, circumstances: Circumsta
     if (!circumstances.applies(policy)) continue
     // Before the cost: a promise that nobody waits for would end the process if it rejects.
     const partition = circumstances.partitionOf(policy)
-    const cost = circumstances.costOf(policy)
+    const members = membersOf(policy, circumstances)
+    const cost = members === none ? circumstances.costOf(policy) : members.length
     priced.push({
       // One by one: a spread here costs a third of a decision in memory.
       policy,
       ofRoute: planned.ofRoute,
       liftable: planned.liftable,
-      charge: chargeOf(planned, client, partition, typeof cost === 'number' ? cost : await cost),
+      highRisk: planned.highRisk,
+      charge: chargeOf(planned, client, partition, typeof cost === 'number' ? cost : await cost, members),
     })
   }
   return priced
 }
 
-function chargeOf({ policy, liftable }: PlannedPolicy, client: Client, partition: string, cost: number): Charge {
+function chargeOf(
+  { policy, liftable, highRisk }: PlannedPolicy,
+  client: Client,
+  partition: string,
+  cost: number,
+  members: readonly string[],
+): Charge {
   const quota = amountOf(policy, 'quota', policy.quota, client)
   const burst = policy.burst === undefined ? quota : amountOf(policy, 'burst', policy.burst, client)
+  const { kind, calendar } = policy
   return {
-    kind: policy.kind,
+    kind,
     stateId: policy.stateId,
     partition,
     windowUs: policy.windowMs * 1000,
@@ -57,9 +71,42 @@ function chargeOf({ policy, liftable }: PlannedPolicy, client: Client, partition
     // What never refills holds nothing.
     capacity: policy.renewAfterMs === undefined ? (quota === 0 ? 0 : burst) : policy.renewAfterMs * 1000,
     cost: checkCost(cost, () => `the cost of policy ${JSON.stringify(policy.name)}`),
+    members,
+    calendar: calendar === undefined ? undefined : calendarLimit(calendar, policy.windowMs, placeOf(partition)),
+    after: kind === 'failures' ? !(policy.reserve ?? highRisk) : policy.charge === 'after',
     liftable,
     shadow: policy.mode === 'shadow',
   }
+}
+
+/** The members of a plain amount. */
+const none: readonly string[] = []
+
+/** The most that one request may touch: as many as a mask of bits tells apart. */
+const mostTargets = 32
+
+/** Leases are told apart by who holds them and when they came. */
+const leaseOwner = randomBytes(9).toString('base64url')
+let leases = 0
+
+function membersOf(policy: Policy, circumstances: Circumstances): readonly string[] {
+  if (policy.kind === 'concurrency') {
+    if (policy.per !== undefined) return [hashMember(circumstances.sessionOf(policy))]
+    leases += 1
+    return [`${leaseOwner}.${leases.toString(36)}`]
+  }
+  if (policy.kind !== 'unique-targets') return none
+  return [...new Set(circumstances.targetsOf(policy).map(hashMember))]
+}
+
+/** 96 bits: no two targets of a client are ever taken for one, and none can be read in the store. */
+function hashMember(text: string): string {
+  return createHash('sha256').update(text).digest().subarray(0, 12).toString('base64url')
+}
+
+/** A client's place among those whom a calendar quota refused, from 0 to 1: always the same. */
+function placeOf(partition: string): number {
+  return fnv1a(partition) / 2 ** 32
 }
 
 function amountOf(policy: Policy, what: 'quota' | 'burst', amount: Amount, client: Client): number {
@@ -148,6 +195,23 @@ function named(policy: Policy, name: unknown): string {
   return `${reserved}by:${name}`
 }
 
+function readTargets(policy: Policy, targets: unknown): readonly string[] {
+  const list: unknown[] = targets === undefined ? [] : [targets].flat()
+  if (
+    list.length <= mostTargets &&
+    list.every((target) => typeof target === 'string' && target.length <= longestTarget)
+  ) {
+    return list as string[]
+  }
+  throw new RampmeterError(
+    'RAMPMETER_INVALID_TARGET',
+    `the target of policy ${JSON.stringify(policy.name)} came out as ${Array.isArray(targets) ? `a list of ${targets.length}` : typeof targets}; return a text, a list of at most ${mostTargets} texts of at most ${longestTarget} characters, or undefined`,
+  )
+}
+
+/** In characters. */
+const longestTarget = 8192
+
 /** What an HTTP request tells. */
 export function circumstancesOfRequest(
   req: Request,
@@ -189,11 +253,39 @@ export function circumstancesOfRequest(
             )
       return routeCost
     },
+
+    sessionOf(policy) {
+      const session: unknown = call(policy, 'per', () => policy.per!(req, client))
+      if (typeof session === 'string' && session !== '' && session.length <= longestTarget) return session
+      throw new RampmeterError(
+        'RAMPMETER_INVALID_TARGET',
+        `the function \`per\` of policy ${JSON.stringify(policy.name)} returned ${typeof session}; return a text that names the session`,
+      )
+    },
+
+    targetsOf(policy) {
+      const own = policy.target
+      if (own !== undefined)
+        return readTargets(
+          policy,
+          call(policy, 'target', () => own(req, client)),
+        )
+      const ofRoute = route.target
+      if (ofRoute !== undefined)
+        return readTargets(
+          policy,
+          call(policy, 'target', () => ofRoute(req, client, params)),
+        )
+      return [`${req.baseUrl}${req.path}`.slice(0, longestTarget)]
+    },
   }
 }
 
 /** What is told about a decision outside HTTP, where no function of a request can be called. */
-export function circumstancesOfDecide(client: Client, { cost = 1, partitions = {} }: DecideRequest): Circumstances {
+export function circumstancesOfDecide(
+  client: Client,
+  { cost = 1, partitions = {}, target }: DecideRequest,
+): Circumstances {
   return {
     applies: (policy) => policy.when === undefined || Object.hasOwn(partitions, policy.name),
 
@@ -219,6 +311,11 @@ export function circumstancesOfDecide(client: Client, { cost = 1, partitions = {
     },
 
     costOf: (policy) => (typeof policy.cost === 'number' ? policy.cost : checkCost(cost, () => '`cost`')),
+
+    // What a request cannot tell is the client's one session.
+    sessionOf: (policy) => (Object.hasOwn(partitions, policy.name) ? partitions[policy.name]! : client.id),
+
+    targetsOf: (policy) => readTargets(policy, target),
   }
 }
 
@@ -233,7 +330,9 @@ export function isSamePrice(one: readonly PricedPolicy[], other: readonly Priced
       charge.cost === same.cost &&
       charge.quota === same.quota &&
       charge.capacity === same.capacity &&
-      charge.shadow === same.shadow
+      charge.shadow === same.shadow &&
+      charge.after === same.after &&
+      (charge.kind === 'concurrency' || charge.members?.join() === same.members?.join())
     )
   })
 }

@@ -102,6 +102,7 @@ export function rampmeter<Tier extends string = PresetTier>(options: LimiterOpti
     outer?.settlement.end()
     const settlement = new Settlement(ruling, priced)
     passages.set(req, { identified, client, priced, settlement })
+    settler.follow(req, res, settlement, planned.route.costHeader)
 
     const obeyed = isEnforced(client)
     const unproven = ruling.admitted || !obeyed ? unprovenReason(identified) : undefined
@@ -113,6 +114,7 @@ export function rampmeter<Tier extends string = PresetTier>(options: LimiterOpti
       limits: limits.filter((limit) => limit !== undefined),
       ...unproven,
       settle: (total) => settler.withResponse(res, settlement, total),
+      release: () => settler.releaseNow(settlement),
     })
     Reflect.set(req, property, decision)
     observeDecision(decision, planned.route.name)
@@ -136,7 +138,7 @@ export function rampmeter<Tier extends string = PresetTier>(options: LimiterOpti
     } catch (error) {
       // What fails is charged nothing, by the limiter further out neither.
       const outer = passages.get(req)
-      if (outer !== undefined) settler.now(outer.settlement, 0)
+      if (outer !== undefined) settler.now(outer.settlement, 'refund')
       next(error)
       return
     }
@@ -155,12 +157,13 @@ export function rampmeter<Tier extends string = PresetTier>(options: LimiterOpti
     route: (options) => middleware(plans.ofRoute(readRoute(options, 'limiter.route'), 'limiter.route')),
     async reset(clientId) {
       if (!isClientId(clientId)) throw invalidClient()
-      await decider.reset(clientId, plans.logIds)
+      await decider.reset(clientId, plans.owners)
     },
     ready: () => store.ready(),
     flush: () => settler.flush(),
     health: () => ({ store: decider.health }),
     async close() {
+      settler.stop()
       await within(closeWithinMs, settler.flush())
       await store.close()
     },

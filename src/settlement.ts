@@ -1,10 +1,26 @@
-import { RampmeterError } from './errors.ts'
-import { checkCost, show, type PricedPolicy } from './price.ts'
 import type { Ruling } from './decide.ts'
+import { RampmeterError } from './errors.ts'
+import type { Policy } from './policy.ts'
+import { checkCost, show, type PricedPolicy } from './price.ts'
 import type { Charged, Correction } from './stores/store.ts'
 
 /** What a request really cost: one total for every policy, or one by policy name. */
 export type ActualCost = number | Readonly<Record<string, number>>
+
+/** What only the end of a response tells. */
+export interface ResponseFacts {
+  /** Bytes of body that were really sent. */
+  readonly bytes: number
+  /** Whether the response counts as a failure for a policy. */
+  readonly isFailure: (policy: Policy) => boolean
+}
+
+/** A charge, with what it was made for and what it was to cost. */
+interface Item {
+  readonly policy: Policy
+  readonly asked: number
+  charged: Charged
+}
 
 /**
  * What is charged for a request by now, and what it is to become. The total that was said last counts, and paying twice
@@ -12,16 +28,33 @@ export type ActualCost = number | Readonly<Record<string, number>>
  */
 export class Settlement {
   readonly ruling: Ruling
-  readonly #names: readonly string[]
-  #charged: Charged[]
+  readonly #items: Item[]
+  /** In-flight slots that are held until they are released. */
+  #leases: Charged[]
   #total: ActualCost | undefined
+  #refunded = false
   #ended = false
 
   constructor(ruling: Ruling, priced: readonly PricedPolicy[]) {
     this.ruling = ruling
-    this.#charged = [...ruling.charged]
-    const nameOf = new Map(priced.map(({ charge, policy }) => [charge.stateId, policy.name]))
-    this.#names = ruling.charged.map(({ charge }) => nameOf.get(charge.stateId)!)
+    const byId = new Map(priced.map((one) => [one.charge.stateId, one]))
+    this.#items = ruling.charged.map((charged) => {
+      const { policy, charge } = byId.get(charged.charge.stateId)!
+      return { policy, asked: charge.cost, charged }
+    })
+    this.#leases = this.#items
+      .filter(({ policy }) => policy.kind === 'concurrency' && policy.per === undefined)
+      .map(({ charged }) => charged)
+  }
+
+  /** Whether something is charged, or given back, when the response ends. */
+  get awaitsResponse(): boolean {
+    return this.#leases.length > 0 || this.#items.some(({ policy }) => isAfter(policy) || policy.kind === 'failures')
+  }
+
+  /** Whether a policy counts the bytes that are sent. */
+  get countsBytes(): boolean {
+    return this.#items.some(({ policy }) => isMeasured(policy))
   }
 
   /**
@@ -31,38 +64,78 @@ export class Settlement {
     if (typeof total === 'number') {
       checkCost(total, () => 'the settled cost')
     } else if (typeof total === 'object' && total !== null) {
-      for (const [name, cost] of Object.entries(total))
+      for (const [name, cost] of Object.entries(total)) {
         checkCost(cost, () => `the settled cost of policy ${JSON.stringify(name)}`)
+      }
     } else {
       throw new RampmeterError(
         'RAMPMETER_INVALID_COST',
         `settle was given ${show(total)}; write a whole number, or one for each policy by name`,
       )
     }
-    if (!this.#ended) this.#total = total
+    this.#total = total
+    this.#refunded = false
+  }
+
+  /** This request never was: not even the targets it touched. */
+  refund(): void {
+    this.#total = 0
+    this.#refunded = true
   }
 
   /** Another limiter further in has taken the charge over: nothing said here counts any more. */
   end(): void {
     this.#ended = true
-    this.#total = undefined
+    this.#leases = []
   }
 
-  /** Takes what is owed: the corrections that make what is charged what was stated last. */
-  take(): Correction[] {
-    const total = this.#total
-    this.#total = undefined
-    if (total === undefined) return []
+  /** Keeps the slots for as long again. */
+  renew(): Correction[] {
+    return this.#leases.map((charged) => ({ charged, does: 'renew', by: 0 }))
+  }
+
+  /** Gives the slots back, once. */
+  release(): Correction[] {
+    const leases = this.#leases
+    this.#leases = []
+    return leases.map((charged) => ({ charged, does: 'release', by: 0 }))
+  }
+
+  /**
+   * Takes what is owed: the corrections that make what is charged what it is to be.
+   *
+   * @param facts given when the response has ended: then what is charged afterwards is due
+   */
+  take(facts?: ResponseFacts): Correction[] {
+    if (this.#ended) return []
     const corrections: Correction[] = []
-    this.#charged = this.#charged.map((charged, index) => {
-      const cost = typeof total === 'number' ? total : costIn(total, this.#names[index]!, charged.cost)
-      if (cost !== charged.cost) corrections.push({ charged, by: cost - charged.cost })
-      return { ...charged, cost }
-    })
+    for (const item of this.#items) {
+      const cost = this.#finalCost(item, facts)
+      const by = cost - item.charged.cost
+      if (by === 0) continue
+      corrections.push({ charged: item.charged, does: 'correct', by })
+      item.charged = { ...item.charged, cost }
+    }
     return corrections
+  }
+
+  #finalCost({ policy, asked, charged }: Item, facts: ResponseFacts | undefined): number {
+    const total = this.#total
+    if (policy.kind === 'concurrency') return charged.cost
+    if (this.#refunded) return 0
+    if (typeof total === 'object' && Object.hasOwn(total, policy.name)) return total[policy.name]!
+    if (policy.kind === 'unique-targets') return charged.cost
+    if (policy.kind === 'failures') return facts === undefined ? charged.cost : Number(facts.isFailure(policy))
+    if (isMeasured(policy)) return facts === undefined ? charged.cost : facts.bytes
+    if (typeof total === 'number') return total
+    return isAfter(policy) && facts !== undefined ? asked : charged.cost
   }
 }
 
-function costIn(totals: Readonly<Record<string, number>>, name: string, otherwise: number): number {
-  return Object.hasOwn(totals, name) ? totals[name]! : otherwise
+function isAfter(policy: Policy): boolean {
+  return policy.charge === 'after'
+}
+
+function isMeasured(policy: Policy): boolean {
+  return policy.unit === 'content-bytes' && isAfter(policy) && policy.cost === undefined
 }

@@ -74,20 +74,24 @@ local function open_record(partition, entry, now)
   return record
 end
 
--- Reads a policy's entry of nine numbers from a plan; `last` is what the script at hand says it is.
--- `correcting`: of an earlier charge, whose limit is not the one in force any more.
+-- Reads a policy's entry, of twelve, from a plan. `extra` holds its members, or its calendar. `correcting`: of an earlier charge,
+-- whose limit is not the one in force any more.
 local function read_entry(plan, from, base, commit, correcting)
+  local extra = plan[from + 8]
   return {
     commit = commit,
     correcting = correcting,
     key = KEYS[base + plan[from]],
-    log_key = KEYS[base + plan[from + 1]],
+    own_key = KEYS[base + plan[from + 1]],
     kind = plan[from + 2],
     id = plan[from + 3],
     window = plan[from + 4],
     quota = plan[from + 5],
     capacity = plan[from + 6],
     cost = plan[from + 7],
-    last = plan[from + 8],
+    extra = extra ~= 0 and extra or nil,
+    at = plan[from + 9],
+    added = plan[from + 10],
+    does = plan[from + 11],
   }
 end

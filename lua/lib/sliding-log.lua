@@ -55,10 +55,10 @@ define[3] = function()
     open = function(stored, limit, now)
       local state = stored
       if not stored then
-        state = { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }
+        state = { total = 0, newest = 0, gone = 0, key = limit.own_key, fresh = true }
       elseif type(stored) == 'string' then
         local total, newest = struct.unpack('<dI7', stored)
-        state = { total = total, newest = newest, gone = 0, key = limit.log_key }
+        state = { total = total, newest = newest, gone = 0, key = limit.own_key }
       end
       if state.total == 0 then return state end
       local fresh = { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }

@@ -4,6 +4,20 @@ export interface Limit {
   readonly quota: number
   /** What fits at once when nothing is used. `first-minutes` keeps its renewal here, in microseconds. */
   readonly capacity: number
+  /** What is counted by name: the lease of a request in flight, or the targets it touches. None for plain amounts. */
+  readonly members?: readonly string[]
+  /** For windows that follow the calendar: where one begins and when refused clients are told to come back. */
+  readonly calendar?: CalendarLimit | undefined
+}
+
+/** A calendar as arithmetic. */
+export interface CalendarLimit {
+  /** Added to the end of the period that a refused client is told, in µs, so that not everybody returns at once. */
+  readonly spreadUs: number
+  /** Where some period begins, in µs: periods are as long as the window. */
+  readonly originUs: number
+  /** The day that months begin with; 0 where periods are no months. */
+  readonly monthDay: number
 }
 
 /**
@@ -28,12 +42,25 @@ export interface Algorithm<State> {
    * counted. `cost` is at most the capacity.
    */
   earliest(state: State, limit: Limit, now: number, cost: number): number
+  /** What a cost comes to here: less where some of it is counted already. Default: the cost itself. */
+  needs?(state: State, limit: Limit, now: number, cost: number): number
   /** Whole units that fit now. */
   remaining(state: State, limit: Limit, now: number): number
-  /** Uses `cost`, whether it fits or not. */
-  charge(state: State, limit: Limit, now: number, cost: number): void
-  /** Gives back `cost` of what was charged at `chargedAt`; nothing once that has left its window. */
-  refund(state: State, limit: Limit, now: number, chargedAt: number, cost: number): void
+  /** Uses `cost`, whether it fits or not. Of members, tells which are new: a bit for each, the first the lowest. */
+  charge(state: State, limit: Limit, now: number, cost: number): number
+  /**
+   * Gives back `cost` of what was charged at `chargedAt`; nothing once that has left its window.
+   *
+   * @param added what `charge` told
+   */
+  refund(state: State, limit: Limit, now: number, chargedAt: number, cost: number, added: number): void
   /** When nothing in the state counts any more. From then on it is as if there were none. */
   expires(state: State, limit: Limit, now: number): number
+}
+
+const none: readonly string[] = []
+
+/** What is counted by name. */
+export function membersOf({ members = none }: Limit): readonly string[] {
+  return members
 }

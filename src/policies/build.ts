@@ -1,8 +1,9 @@
 import * as z from 'zod'
 import { parseDuration } from '../duration.ts'
 import { RampmeterError } from '../errors.ts'
-import type { Amount, Cost, OnStoreError, Partition, Policy, PolicyKind } from '../policy.ts'
+import type { Amount, Calendar, Cost, OnStoreError, Partition, Policy, PolicyKind } from '../policy.ts'
 import { readOptions } from '../read-options.ts'
+import { alignedTo, monthsFrom } from './calendar.ts'
 
 /** The largest quota, burst and cost: what fits the five bytes that a stored entry has for it. */
 export const largestAmount = 1e12
@@ -31,82 +32,158 @@ function readName(value: unknown): string {
   return value
 }
 
+const partitionSchema = z
+  .union([z.enum(['client', 'address', 'tier', 'global']), aFunction<Exclude<Partition, string>>()], {
+    error: '"client", "address", "tier", "global", or a function of the request and the client',
+  })
+  .default('client')
+
+/** What every policy takes, whatever it counts. */
 const policyShape = {
   name: z.unknown().transform(readName).optional(),
-  partition: z
-    .union([z.enum(['client', 'address', 'tier', 'global']), aFunction<Exclude<Partition, string>>()], {
-      error: '"client", "address", "tier", "global", or a function of the request and the client',
-    })
-    .default('client'),
+  partition: partitionSchema,
+  when: aFunction<Policy['when'] & {}>().optional(),
+  mode: z.enum(['enforce', 'shadow']).default('enforce'),
+  onStoreError: z.enum(['local', 'open', 'closed'] satisfies OnStoreError[]).optional(),
+  quota: amountSchema,
+}
+
+/** What a policy takes whose units and costs are the app's. */
+const costShape = {
   unit: z
     .string()
     .regex(printable, 'printable ASCII')
     .refine(
       (unit) => unit !== 'concurrent-requests',
-      'a unit that is counted over a window; requests in flight are none',
+      'a unit that is counted over a window; for requests in flight there is concurrency(…)',
     )
     .default('requests'),
   cost: policyCostSchema.optional(),
-  when: aFunction<Policy['when'] & {}>().optional(),
-  mode: z.enum(['enforce', 'shadow']).default('enforce'),
+  charge: z.enum(['before', 'after']).optional(),
   maxRate: z.number().positive().optional(),
-  onStoreError: z.enum(['local', 'open', 'closed'] satisfies OnStoreError[]).optional(),
 }
 
-const windowSchema = z.unknown().transform((value) => parseDuration(value, 'window'))
+const durationSchema = (what: string): z.ZodType<number> => z.unknown().transform((value) => parseDuration(value, what))
+
+const windowSchema = durationSchema('window')
 
 /** What a policy with a quota and a window takes. */
-export const windowPolicyShape: z.ZodRawShape = { ...policyShape, quota: amountSchema, window: windowSchema }
+export const windowPolicyShape: z.ZodRawShape = { ...policyShape, ...costShape, window: windowSchema }
+
+/** The longest month: what a month counts as where a length is needed. */
+const monthMs = 31 * 86_400_000
+
+export const fixedWindowShape: z.ZodRawShape = {
+  ...windowPolicyShape,
+  window: z.union([z.literal('month').transform(() => monthMs), windowSchema]),
+  align: z
+    .union([z.literal('utc'), z.strictObject({ day: z.int().min(1).max(31) })], {
+      error: '"utc", or { day } from 1 to 31',
+    })
+    .optional(),
+}
 
 /** What `initialBurst` takes. */
 export const firstMinutesShape: z.ZodRawShape = {
   quota: amountSchema,
   window: windowSchema,
-  renewAfter: z
-    .unknown()
-    .transform((value) => parseDuration(value, 'renewAfter'))
-    .prefault('1d'),
+  renewAfter: durationSchema('renewAfter').prefault('1d'),
+}
+
+export const concurrencyShape: z.ZodRawShape = {
+  ...policyShape,
+  lease: durationSchema('lease')
+    .refine((lease) => lease >= 1000, 'a lease of at least 1 s')
+    .prefault('30s'),
+  per: aFunction<Policy['per'] & {}>().optional(),
+}
+
+export const uniqueTargetsShape: z.ZodRawShape = {
+  ...policyShape,
+  window: windowSchema,
+  target: aFunction<Policy['target'] & {}>().optional(),
+}
+
+export const failuresShape: z.ZodRawShape = {
+  ...policyShape,
+  window: windowSchema,
+  counts: aFunction<Policy['counts'] & {}>().optional(),
+  reserve: z.boolean().optional(),
 }
 
 /** What is left of a builder's options once they are read. */
-interface ReadPolicy extends Partial<Pick<Policy, 'name' | 'burst' | 'partition' | 'unit' | 'cost' | 'when' | 'mode'>> {
+interface ReadPolicy extends Partial<
+  Pick<
+    Policy,
+    'name' | 'burst' | 'partition' | 'unit' | 'cost' | 'charge' | 'when' | 'mode' | 'per' | 'target' | 'counts'
+  >
+> {
   quota: Amount
-  window: number
+  window?: number
+  lease?: number
+  align?: 'utc' | { day: number }
   renewAfter?: number
   maxRate?: number
   onStoreError?: OnStoreError
+  reserve?: boolean
 }
 
 /** Checks a builder's options and makes the policy. */
 export function buildPolicy(kind: PolicyKind, shape: z.ZodRawShape, options: object): Policy {
   const read = readOptions(z.strictObject(shape), options, `${kind} policy`) as unknown as ReadPolicy
   const name = read.name ?? kind
-  if (read.renewAfter !== undefined && read.renewAfter < read.window) {
+  const windowMs = read.window ?? read.lease!
+  if (read.renewAfter !== undefined && read.renewAfter < windowMs) {
     throw new RampmeterError(
       'RAMPMETER_INVALID_OPTION',
-      `renewAfter is shorter than the window of ${read.window} ms it renews; write at least as much`,
+      `renewAfter is shorter than the window of ${windowMs} ms it renews; write at least as much`,
     )
   }
+  const calendar = calendarOf((options as { window?: unknown }).window === 'month', windowMs, read.align)
+  const unit = kind === 'concurrency' ? 'concurrent-requests' : (read.unit ?? 'requests')
   return Object.freeze({
     kind,
     name,
     quota: read.quota,
     burst: read.burst,
-    windowMs: read.window,
+    windowMs,
     renewAfterMs: read.renewAfter,
+    calendar,
+    per: read.per,
+    target: read.target,
+    counts: read.counts,
+    reserve: read.reserve,
     partition: read.partition ?? 'client',
-    unit: read.unit ?? 'requests',
+    unit,
     cost: read.cost,
+    // Nobody knows how many bytes a response will have: they are counted as they are sent.
+    charge: read.charge ?? (unit === 'content-bytes' && read.cost === undefined ? 'after' : 'before'),
     when: read.when,
     mode: read.mode ?? 'enforce',
     maxRate: read.maxRate,
     onStoreError: read.onStoreError,
-    stateId: fnv1a(`${name}\n${kind}\n${read.window}`),
+    stateId: fnv1a(`${name}\n${kind}\n${windowMs}`),
   })
 }
 
+function calendarOf(months: boolean, windowMs: number, align: ReadPolicy['align']): Calendar | undefined {
+  if (align === undefined) {
+    if (!months) return undefined
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_OPTION',
+      "a window of 'month' begins on a day of the calendar; add align: 'utc' for the 1st, or align: { day: 15 }",
+    )
+  }
+  if (months) return monthsFrom(align === 'utc' ? 1 : align.day)
+  if (align === 'utc') return alignedTo(windowMs)
+  throw new RampmeterError(
+    'RAMPMETER_INVALID_OPTION',
+    "align: { day } goes with window: 'month'; for days or hours write align: 'utc'",
+  )
+}
+
 /** FNV-1a, 32 bits: small, well spread, and the same in every process. Not for secrets. */
-function fnv1a(text: string): number {
+export function fnv1a(text: string): number {
   let hash = 0x811c9dc5
   for (let index = 0; index < text.length; index += 1) {
     hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193)

@@ -44,6 +44,7 @@ export const firstMinutesAlgorithm: Algorithm<FirstMinutesState> = {
   charge(state, _limit, _now, cost) {
     state.granted = true
     state.used += cost
+    return 0
   },
 
   refund(state, limit, now, chargedAt, cost) {

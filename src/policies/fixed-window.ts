@@ -1,53 +1,89 @@
-import type { Policy, WindowPolicyOptions } from '../policy.ts'
+import type { Amount, Policy, PolicyOptions } from '../policy.ts'
+import type { Duration } from '../duration.ts'
 import type { Algorithm } from './algorithm.ts'
-import { buildPolicy, windowPolicyShape } from './build.ts'
+import { buildPolicy, fixedWindowShape } from './build.ts'
+import { windowAt } from './calendar.ts'
+
+export interface FixedWindowOptions extends PolicyOptions {
+  /** How much is allowed in a window. */
+  quota: Amount
+  /** The length of the window, from 1 ms to 366 days, or `'month'` for calendar months, which need `align`. */
+  window: Duration | 'month'
+  /**
+   * Where windows begin. Default: with the first request.
+   *
+   * - `'utc'`: days from midnight UTC, hours from the full hour, weeks (`'7d'`) from Monday, months from the 1st.
+   * - `{ day }`: a billing month from that day, 1 to 31, at midnight UTC; in a shorter month from its last day. Only with `window: 'month'`.
+   */
+  align?: 'utc' | { day: number }
+}
 
 /**
- * At most `quota` from the first request until `window` later; then it starts anew with the next request.
+ * At most `quota` from the first request until `window` later; then it starts anew with the next request. With `align`, a
+ * calendar quota: at most `quota` a day, a week or a billing month.
  *
  * The simplest to explain, and the weakest: twice the quota passes in a short time across the edge of two windows.
- * Constant memory: 16 bytes a counter.
+ * Constant memory: 16 bytes a counter. Clients refused by a calendar quota are told different times within a hundredth of the
+ * window (5 minutes at most) after it ends, so that not everybody returns at midnight.
  *
- * @example fixedWindow({ name: 'daily', quota: 5000, window: '1d' })
+ * @example fixedWindow({ name: 'daily', quota: 5000, window: '1d', align: 'utc' })
+ * @example fixedWindow({ name: 'billed', quota: 1_000_000, window: 'month', align: { day: 15 } })
  *
  * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION`, `RAMPMETER_UNKNOWN_OPTION`, `RAMPMETER_INVALID_DURATION`, `RAMPMETER_POLICY_NAME`
  */
-export function fixedWindow(options: WindowPolicyOptions): Policy {
-  return buildPolicy('fixed-window', windowPolicyShape, options)
+export function fixedWindow(options: FixedWindowOptions): Policy {
+  return buildPolicy('fixed-window', fixedWindowShape, options)
 }
 
 export interface FixedWindowState {
-  /** When the window began, in µs. Meaningless while nothing is used. */
+  /** When the window began, in µs. */
   start: number
   used: number
+  /** When it ends. Not stored: it follows from the start. */
+  end: number
 }
 
 export const fixedWindowAlgorithm: Algorithm<FixedWindowState> = {
   open(stored, limit, now) {
-    if (stored === undefined || stored.start + limit.windowUs <= now) return { start: now, used: 0 }
-    if (stored.start > now + limit.windowUs) stored.start = now
+    if (stored === undefined) return { ...windowAt(limit, now), used: 0 }
+    // A clock that stepped back: the window stays, unless it lies more than a window ahead.
+    if (stored.start > now + limit.windowUs)
+      stored.start = limit.calendar === undefined ? now : windowAt(limit, now).start
+    if (limit.calendar === undefined) {
+      if (stored.start + limit.windowUs <= now) return { ...windowAt(limit, now), used: 0 }
+      stored.end = stored.start + limit.windowUs
+      return stored
+    }
+    const current = windowAt(limit, Math.max(stored.start, now))
+    if (stored.start < current.start) return { ...current, used: 0 }
+    stored.end = current.end
     return stored
   },
 
   earliest(state, limit, now, cost) {
-    return state.used + cost <= limit.quota ? now : state.start + limit.windowUs
+    if (state.used + cost <= limit.quota) return now
+    return state.end + (limit.calendar === undefined ? 0 : limit.calendar.spreadUs)
   },
 
   remaining(state, limit) {
     return Math.max(0, limit.quota - state.used)
   },
 
-  charge(state, _limit, now, cost) {
-    if (state.used === 0) state.start = Math.max(state.start, now)
+  charge(state, limit, now, cost) {
+    if (state.used === 0 && limit.calendar === undefined && now > state.start) {
+      state.start = now
+      state.end = now + limit.windowUs
+    }
     state.used += cost
+    return 0
   },
 
   refund(state, limit, now, chargedAt, cost) {
-    if (chargedAt < state.start || chargedAt + limit.windowUs <= now) return
+    if (chargedAt < state.start || state.end <= now) return
     state.used -= Math.min(state.used, cost)
   },
 
-  expires(state, limit, now) {
-    return state.used === 0 ? now : state.start + limit.windowUs
+  expires(state, _limit, now) {
+    return state.used === 0 ? now : state.end
   },
 }

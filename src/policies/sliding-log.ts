@@ -30,5 +30,6 @@ export const slidingLogAlgorithm: Algorithm<WindowEntry[]> = {
 
   charge(entries, _limit, now, cost) {
     appendEntry(entries, now, cost)
+    return 0
   },
 }

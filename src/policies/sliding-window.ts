@@ -121,5 +121,6 @@ export const slidingWindowAlgorithm: Algorithm<SlidingWindowState> = {
   charge(entries, limit, now, cost) {
     appendEntry(entries, now, cost)
     if (entries.length > mostEntries) mergeNewest(entries, limit.windowUs)
+    return 0
   },
 }

@@ -125,6 +125,7 @@ export const tokenBucketAlgorithm: Algorithm<TokenBucketState> = {
     const weight = cost * weightOf(limit, state.scale)
     state.deficit = Math.min(Number.MAX_SAFE_INTEGER, deficitAt(state, state.quota, now) + weight)
     state.at = Math.max(state.at, now)
+    return 0
   },
 
   refund(state, limit, now, chargedAt, cost) {

@@ -112,7 +112,7 @@ export function problemOf({ decision, policies, nowMs }: Answer, links: ProblemL
     detail,
     ...(violated.length > 0 && kind.type !== 'about:blank' && { 'violated-policies': violated }),
     ...(kind.retryable === false && { retryable: false as const }),
-    ...(kind.estimated === true && { retry_estimated: true as const }),
+    ...((kind.estimated === true || refusing?.policy.kind === 'concurrency') && { retry_estimated: true as const }),
     error: {
       type: kind.error,
       message: detail,
@@ -187,11 +187,12 @@ function describe(
 
 function describeQuota(tier: string, refusing: AppliedPolicy | undefined, retryAfterMs: number | null): string {
   if (refusing === undefined) return `The quota of tier ${JSON.stringify(tier)} is used up${tryAgain(retryAfterMs)}.`
-  const { quota, unit, windowMs, cost } = refusing.status
+  const { quota, windowMs, cost } = refusing.status
+  const unit = countedAs(refusing)
   const per = windowMs === null ? ' at a time' : ` per ${describeWindow(windowMs)}`
   const allowance = `${subjectOf(refusing, tier)} allows ${amount(quota, unit)}${per}`
   const wait = retryAfterMs === null ? '' : ` is admitted in ${describeWait(retryAfterMs)}`
-  if (unit === 'requests' && cost <= 1) return wait === '' ? `${allowance}.` : `${allowance}; the next one${wait}.`
+  if (cost <= 1) return wait === '' ? `${allowance}.` : `${allowance}; the next one${wait}.`
   return `${allowance}; this request costs ${cost}${wait === '' ? '' : ` and${wait}`}.`
 }
 
@@ -210,9 +211,17 @@ function tryAgain(retryAfterMs: number | null): string {
   return retryAfterMs === null ? '' : `; try again in ${describeWait(retryAfterMs)}`
 }
 
+/** What a policy counts, as it follows a number: `requests`, `failed requests`, `tokens`. */
+function countedAs({ policy, status }: AppliedPolicy): string {
+  if (policy.kind === 'failures') return 'failed requests'
+  if (policy.kind === 'unique-targets') return 'different targets'
+  if (policy.kind === 'concurrency') return policy.per === undefined ? 'requests' : 'sessions'
+  return status.unit
+}
+
 function amount(count: number, unit: string): string {
-  if (unit === 'requests') return count === 1 ? '1 request' : `${count} requests`
-  return `${count} ${unit === 'content-bytes' ? 'bytes' : unit}`
+  if (unit === 'content-bytes') return `${count} bytes`
+  return `${count} ${count === 1 && unit.endsWith('s') ? unit.slice(0, -1) : unit}`
 }
 
 const windowUnits = [

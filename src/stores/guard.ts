@@ -1,5 +1,6 @@
 import { RampmeterError } from '../errors.ts'
 import type { Charged, DecisionRequest, OpenStore, StoreDecision } from './store.ts'
+import { givenBack } from './together.ts'
 
 /** What a guard needs to know. */
 export interface GuardOptions {
@@ -103,7 +104,7 @@ export class StoreGuard {
   #undo(request: DecisionRequest, decision: StoreDecision): void {
     const corrections = chargedBy(request, decision)
       .filter(({ cost }) => cost > 0)
-      .map((charged) => ({ charged, by: -charged.cost }))
+      .map(givenBack)
     if (corrections.length > 0) this.#store.settle(corrections).catch(() => {})
   }
 }
@@ -111,12 +112,13 @@ export class StoreGuard {
 /** What an answer of a store has charged; what was free is in it too, since it may be settled to more. */
 export function chargedBy(request: DecisionRequest, decision: StoreDecision): Charged[] {
   if (!decision.admitted || !request.commit) return []
-  const lifted = decision.outcomes.some(({ verdict }) => verdict === 'lifted')
-  return request.charges
-    .filter((charge, index) =>
-      charge.kind === 'first-minutes' ? lifted : decision.outcomes[index]!.verdict === 'fits',
-    )
-    .map((charge) => ({ charge, cost: charge.cost, chargedAtUs: decision.nowUs }))
+  const { outcomes } = decision
+  const lifted = outcomes.some(({ verdict }) => verdict === 'lifted')
+  return request.charges.flatMap((charge, index) => {
+    const { verdict, added = 0 } = outcomes[index]!
+    const made = charge.kind === 'first-minutes' ? lifted : verdict === 'fits'
+    return made ? [{ charge, cost: charge.after === true ? 0 : charge.cost, chargedAtUs: decision.nowUs, added }] : []
+  })
 }
 
 /**

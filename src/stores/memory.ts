@@ -95,7 +95,7 @@ class MemoryStore implements Store, OpenStore {
   async settle(corrections: readonly Correction[]): Promise<void> {
     const now = this.#now()
     this.#change(now, (counters) => {
-      for (const { charged, by } of corrections) correct(charged, by, now, counters)
+      for (const correction of corrections) correct(correction, now, counters)
     })
   }
 

@@ -1,3 +1,4 @@
+import type { CalendarLimit } from '../policies/algorithm.ts'
 import type { PolicyKind } from '../policy.ts'
 
 /**
@@ -15,7 +16,14 @@ export interface Charge {
   readonly quota: number
   /** What a token bucket holds at most; for `first-minutes` the microseconds after which it is granted anew; else the quota. */
   readonly capacity: number
+  /** In units; of members, how many there are. */
   readonly cost: number
+  /** Names of what is counted by name (leases, targets), short and without spaces; at most 32. None for plain amounts. */
+  readonly members?: readonly string[]
+  /** For windows that follow the calendar. */
+  readonly calendar?: CalendarLimit | undefined
+  /** There must be room for one unit to start; nothing is charged until it is settled. */
+  readonly after?: boolean
   /** Counts requests, so that the first minutes' extra may stand in for it. Never together with `shadow`. */
   readonly liftable: boolean
   /** Decides and counts, and refuses nothing. */
@@ -29,11 +37,21 @@ export interface Charged {
   readonly cost: number
   /** The store's time at which it was charged, in microseconds. */
   readonly chargedAtUs: number
+  /** Which of its members were new: a bit for each, the first the lowest. */
+  readonly added?: number
 }
 
-/** A correction of a charge that was made: by how much it goes up or, negative, comes back. */
+/**
+ * What happens to a charge later.
+ *
+ * - `correct` (default): it goes up by so much or, negative, comes back.
+ * - `release`: its leases are given back, and how long they were held is learned.
+ * - `renew`: its leases are kept for as long again.
+ */
 export interface Correction {
   readonly charged: Charged
+  readonly does?: 'correct' | 'release' | 'renew'
+  /** Of `correct`: by how much. */
   readonly by: number
 }
 
@@ -64,6 +82,8 @@ export interface ChargeOutcome {
   readonly waitUs: number | null
   /** From now until nothing that was used counts any more. */
   readonly resetUs: number
+  /** Which members were new, where it was charged: a bit for each, the first the lowest. */
+  readonly added?: number
 }
 
 export interface StoreDecision {
@@ -99,8 +119,8 @@ export interface OpenStore {
   decide(request: DecisionRequest): Promise<StoreDecision>
   /** Corrects charges that were made, without asking whether there is room. */
   settle(corrections: readonly Correction[]): Promise<void>
-  /** Forgets a partition's counters. `logs` are the state ids of its sliding logs, which are stored apart. */
-  reset(partition: string, logs: readonly number[]): Promise<void>
+  /** Forgets a partition's counters. `owners` are the state ids of policies that may be stored apart: logs, leases, targets. */
+  reset(partition: string, owners: readonly number[]): Promise<void>
   /** Resolves when the store has answered once. */
   ready(): Promise<void>
   close(): Promise<void>

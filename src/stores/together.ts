@@ -1,11 +1,13 @@
 import type { Algorithm } from '../policies/algorithm.ts'
+import { concurrencyAlgorithm, releaseLeases, renewLeases, type ConcurrencyState } from '../policies/concurrency.ts'
 import { firstMinutesAlgorithm, hasExtra, type FirstMinutesState } from '../policies/first-minutes.ts'
 import { fixedWindowAlgorithm } from '../policies/fixed-window.ts'
 import { slidingLogAlgorithm } from '../policies/sliding-log.ts'
 import { slidingWindowAlgorithm } from '../policies/sliding-window.ts'
 import { tokenBucketAlgorithm } from '../policies/token-bucket.ts'
+import { uniqueTargetsAlgorithm } from '../policies/unique-targets.ts'
 import type { PolicyKind } from '../policy.ts'
-import type { Charge, Charged, ChargeOutcome, DecisionRequest, StoreDecision, Verdict } from './store.ts'
+import type { Charge, Charged, ChargeOutcome, Correction, DecisionRequest, StoreDecision, Verdict } from './store.ts'
 
 /** The arithmetic of each kind. States pass through untyped: each kind only ever sees its own. */
 export const algorithms: Record<PolicyKind, Algorithm<unknown>> = {
@@ -14,6 +16,9 @@ export const algorithms: Record<PolicyKind, Algorithm<unknown>> = {
   'sliding-log': slidingLogAlgorithm,
   'fixed-window': fixedWindowAlgorithm,
   'first-minutes': firstMinutesAlgorithm,
+  concurrency: concurrencyAlgorithm,
+  failures: slidingWindowAlgorithm,
+  'unique-targets': uniqueTargetsAlgorithm,
 }
 
 /** Told waits that would end this close to the end of the first minutes do not count on them, in µs. */
@@ -21,8 +26,20 @@ const extraMarginUs = 1_000_000
 
 /** How long until a cost fits; Infinity when it never will. */
 function waitFor(charge: Charge, state: unknown, now: number, cost: number): number {
+  const algorithm = algorithms[charge.kind]
+  const needed = algorithm.needs === undefined ? cost : algorithm.needs(state, charge, now, cost)
+  if (needed === 0) return 0
+  if (needed > charge.capacity && charge.kind !== 'first-minutes') return Infinity
+  return algorithm.earliest(state, charge, now, needed) - now
+}
+
+/** How long until a policy has room for as much again: of what is counted by name, for one that is new. */
+function waitForAnother(charge: Charge, state: unknown, now: number): number {
+  const algorithm = algorithms[charge.kind]
+  const cost = algorithm.needs === undefined ? Math.max(charge.cost, 1) : 1
   if (cost > charge.capacity && charge.kind !== 'first-minutes') return Infinity
-  return algorithms[charge.kind].earliest(state, charge, now, cost) - now
+  const another = algorithm.needs === undefined ? charge : { ...charge, members: [] }
+  return algorithm.earliest(state, another, now, cost) - now
 }
 
 /** Where a decision finds the states of its charges, and leaves those that it changed. */
@@ -34,14 +51,15 @@ export interface Counters {
 
 /** All policies or none: the twin of `decide` in lua/decide.lua, step by step the same. */
 export function decideTogether(request: DecisionRequest, now: number, counters: Counters): StoreDecision {
-  for (const charged of request.commit ? request.undo : []) correct(charged, -charged.cost, now, counters)
+  for (const charged of request.commit ? request.undo : []) correct(givenBack(charged), now, counters)
 
   // What each policy says on its own. The first minutes' extra never refuses: it stands in for those it may lift.
   const { charges } = request
   const states = charges.map((charge) => counters.open(charge))
-  const waits = charges.map((charge, index) =>
-    charge.kind === 'first-minutes' || charge.cost === 0 ? 0 : waitFor(charge, states[index], now, charge.cost),
-  )
+  const waits = charges.map((charge, index) => {
+    const cost = charge.after === true ? 1 : charge.cost
+    return charge.kind === 'first-minutes' || cost === 0 ? 0 : waitFor(charge, states[index], now, cost)
+  })
   let hardWait = 0
   let softWait = 0
   charges.forEach((charge, index) => {
@@ -57,6 +75,7 @@ export function decideTogether(request: DecisionRequest, now: number, counters: 
   const admitted = hardWait === 0 && (softWait === 0 || lifts)
 
   let wait = 0
+  const added = charges.map(() => 0)
   if (!admitted) {
     // Those that no request was admitted with have not begun: they lift whenever it comes.
     if (lifts && (!extraState!.granted || now + hardWait + extraMarginUs < extraEnds)) {
@@ -69,8 +88,9 @@ export function decideTogether(request: DecisionRequest, now: number, counters: 
   } else if (request.commit) {
     charges.forEach((charge, index) => {
       const isExtra = index === extraIndex
-      if (!isExtra && (waits[index] !== 0 || charge.cost === 0)) return
-      algorithms[charge.kind].charge(states[index], charge, now, isExtra && softWait === 0 ? 0 : charge.cost)
+      if (!isExtra && (waits[index] !== 0 || charge.cost === 0 || charge.after === true)) return
+      const cost = isExtra && softWait === 0 ? 0 : charge.cost
+      added[index] = algorithms[charge.kind].charge(states[index], charge, now, cost)
       counters.keep(charge, states[index])
     })
   }
@@ -81,23 +101,32 @@ export function decideTogether(request: DecisionRequest, now: number, counters: 
     if (index === extraIndex) {
       if (now >= extraEnds) verdict = 'inactive'
     } else if (waits[index] !== 0) {
-      verdict = lifts && charge.liftable && !charge.shadow ? 'lifted' : 'refused'
+      verdict = lifts && charge.liftable ? 'lifted' : 'refused'
     }
     return {
       verdict,
       remaining: algorithm.remaining(states[index], charge, now),
-      waitUs: finite(waitFor(charge, states[index], now, Math.max(charge.cost, 1))),
+      waitUs: finite(waitForAnother(charge, states[index], now)),
       resetUs: Math.max(0, algorithm.expires(states[index], charge, now) - now),
+      added: added[index]!,
     }
   })
   return { admitted, nowUs: now, retryAfterUs: finite(wait), outcomes }
 }
 
-/** Corrects a charge by as much as it goes up or, negative, comes back, whether there is room or not. */
-export function correct({ charge, chargedAtUs }: Charged, by: number, now: number, counters: Counters): void {
+/** The correction that takes a charge back whole. */
+export function givenBack(charged: Charged): Correction {
+  return { charged, does: 'correct', by: -charged.cost }
+}
+
+/** What happens to a charge later, whether there is room or not: the twin of lua/settle.lua. */
+export function correct({ charged, does, by }: Correction, now: number, counters: Counters): void {
+  const { charge, chargedAtUs, added = 0 } = charged
   const algorithm = algorithms[charge.kind]
   const state = counters.open(charge, true)
-  if (by < 0) algorithm.refund(state, charge, now, chargedAtUs, -by)
+  if (does === 'release') releaseLeases(state as ConcurrencyState, charge, now, chargedAtUs)
+  else if (does === 'renew') renewLeases(state as ConcurrencyState, charge, now)
+  else if (by < 0) algorithm.refund(state, charge, now, chargedAtUs, -by, added)
   else if (by > 0) algorithm.charge(state, charge, now, by)
   counters.keep(charge, state)
 }

@@ -4,14 +4,14 @@ import type { Charge, ChargeOutcome, Correction, DecisionRequest, StoreDecision,
 /** A call of one of the scripts, as lua/decide.lua and lua/settle.lua say in their headers. */
 export interface ScriptCall {
   readonly keys: readonly string[]
-  /** A flat JSON array of whole numbers. */
+  /** A JSON array. */
   readonly plan: string
 }
 
-/** The name of a partition's key, and of its sliding logs' keys. */
+/** The name of a partition's key, and of the keys that some of its policies have of their own. */
 export interface KeyNames {
   partition(partition: string): string
-  log(partition: string, stateId: number): string
+  own(partition: string, stateId: number): string
 }
 
 const kindNumbers: Record<PolicyKind, number> = {
@@ -20,37 +20,61 @@ const kindNumbers: Record<PolicyKind, number> = {
   'sliding-log': 3,
   'fixed-window': 4,
   'first-minutes': 5,
+  concurrency: 6,
+  failures: 7,
+  'unique-targets': 8,
 }
+
+/** What grows with its use is stored apart from the partition's other counters. */
+const withOwnKey: ReadonlySet<PolicyKind> = new Set(['sliding-log', 'concurrency', 'unique-targets'] as const)
+
+/** Whether a policy keeps a key of its own beside its partition's. */
+export function hasOwnKey(kind: PolicyKind): boolean {
+  return withOwnKey.has(kind)
+}
+
+const does: Record<NonNullable<Correction['does']>, number> = { correct: 0, release: 1, renew: 2 }
 
 const verdicts: readonly Verdict[] = ['refused', 'fits', 'lifted', 'inactive']
 
 export function planDecision(request: DecisionRequest, names: KeyNames): ScriptCall {
   const keys = new CallKeys(names)
-  const undos = request.undo.map(({ charge, cost, chargedAtUs }) => entry(keys, charge, cost, chargedAtUs))
-  const charges = request.charges.map((charge) =>
-    entry(keys, charge, charge.cost, charge.shadow ? 2 : charge.liftable ? 1 : 0),
+  const undos = request.undo.map(({ charge, cost, chargedAtUs, added = 0 }) =>
+    entry(keys, charge, cost, chargedAtUs, added, 0),
   )
+  const charges = request.charges.map((charge) => {
+    const flags = (charge.liftable ? 1 : 0) + (charge.shadow ? 2 : 0) + (charge.after === true ? 4 : 0)
+    return entry(keys, charge, charge.cost, 0, 0, flags)
+  })
   const head = [request.commit ? 1 : 0, keys.list.length, undos.length, charges.length]
   return { keys: keys.list, plan: `[${[head.join(), ...undos, ...charges].join()}]` }
 }
 
 export function planSettlement(corrections: readonly Correction[], names: KeyNames): ScriptCall {
   const keys = new CallKeys(names)
-  const entries = corrections.map(({ charged, by }) => entry(keys, charged.charge, by, charged.chargedAtUs))
+  const entries = corrections.map(({ charged: { charge, chargedAtUs, added = 0 }, does: what = 'correct', by }) =>
+    entry(keys, charge, by, chargedAtUs, added, does[what]),
+  )
   return { keys: keys.list, plan: `[${[corrections.length, ...entries].join()}]` }
 }
+
+/** How many integers lua/decide.lua returns before those of the charges, and for each charge. */
+const head = 3
+const perCharge = 5
 
 /** Reads what lua/decide.lua returned for one decision. */
 export function readDecision(row: readonly number[], charges: readonly Charge[]): StoreDecision {
   const [admitted, nowUs, wait] = row as [number, number, number]
   const outcomes = charges.map((_, index): ChargeOutcome => {
-    const [verdict, remaining, waitUs, resetUs] = row.slice(3 + index * 4, 7 + index * 4) as [
+    const from = head + index * perCharge
+    const [verdict, remaining, waitUs, resetUs, added] = row.slice(from, from + perCharge) as [
+      number,
       number,
       number,
       number,
       number,
     ]
-    return { verdict: verdicts[verdict]!, remaining, waitUs: orNever(waitUs), resetUs }
+    return { verdict: verdicts[verdict]!, remaining, waitUs: orNever(waitUs), resetUs, added }
   })
   return { admitted: admitted === 1, nowUs, retryAfterUs: orNever(wait), outcomes }
 }
@@ -72,8 +96,8 @@ class CallKeys {
     return this.#place(this.#names.partition(charge.partition))
   }
 
-  placeOfLog(charge: Charge): number {
-    return charge.kind === 'sliding-log' ? this.#place(this.#names.log(charge.partition, charge.stateId)) : 0
+  placeOfOwn(charge: Charge): number {
+    return hasOwnKey(charge.kind) ? this.#place(this.#names.own(charge.partition, charge.stateId)) : 0
   }
 
   #place(key: string): number {
@@ -82,7 +106,12 @@ class CallKeys {
   }
 }
 
-function entry(keys: CallKeys, charge: Charge, cost: number, last: number): string {
+function entry(keys: CallKeys, charge: Charge, cost: number, at: number, added: number, what: number): string {
   const { kind, stateId, windowUs, quota, capacity } = charge
-  return `${keys.placeOf(charge)},${keys.placeOfLog(charge)},${kindNumbers[kind]},${stateId},${windowUs},${quota},${capacity},${cost},${last}`
+  return `${keys.placeOf(charge)},${keys.placeOfOwn(charge)},${kindNumbers[kind]},${stateId},${windowUs},${quota},${capacity},${cost},${extraOf(charge)},${at},${added},${what}`
+}
+
+function extraOf({ kind, members = [], calendar }: Charge): string {
+  if (calendar !== undefined) return `[${calendar.spreadUs},${calendar.originUs},${calendar.monthDay}]`
+  return kind === 'concurrency' || kind === 'unique-targets' ? JSON.stringify(members) : '0'
 }

@@ -82,9 +82,9 @@ class RedisStore implements Store {
         whileOpen()
         if (corrections.length > 0) await connection.call('settle', planSettlement(corrections, names))
       },
-      reset: async (partition, logs) => {
+      reset: async (partition, owners) => {
         whileOpen()
-        await connection.unlink([names.partition(partition), ...logs.map((id) => names.log(partition, id))])
+        await connection.unlink([names.partition(partition), ...owners.map((id) => names.own(partition, id))])
       },
       ready: async () => {
         whileOpen()
@@ -104,7 +104,7 @@ class RedisStore implements Store {
   /** All keys of a partition carry the same hash tag, so that a cluster keeps them together. */
   #namesFor({ nameOf }: StoreSettings): KeyNames {
     const partition = (name: string): string => `${this.#prefix}${layout}:{${nameOf(name)}}`
-    return { partition, log: (name, stateId) => `${partition(name)}:${stateId.toString(36)}` }
+    return { partition, own: (name, stateId) => `${partition(name)}:${stateId.toString(36)}` }
   }
 }
 

@@ -1,6 +1,6 @@
 // Generated from lua/ by scripts/embed-lua.mjs (npm run embed). Do not edit.
 
-/** lua/decide.lua. Calls TIME, GET, SET, UNLINK, LINDEX, LRANGE, LSET, RPUSH, LREM, LTRIM, PEXPIRE. */
+/** lua/decide.lua. Calls TIME, GET, SET, UNLINK, LINDEX, LRANGE, LSET, RPUSH, LREM, LTRIM, PEXPIRE, ZADD, ZREM, ZCOUNT, ZMSCORE, ZRANGE, ZRANGEBYSCORE, ZREMRANGEBYSCORE. */
 export const decideScript: string = `local function load_partition(key)
 local partition = { key = key, order = {}, records = {}, stored = redis.call('GET', key) }
 local value = partition.stored
@@ -62,18 +62,22 @@ if record.state.mended then keep(partition, record) end
 return record
 end
 local function read_entry(plan, from, base, commit, correcting)
+local extra = plan[from + 8]
 return {
 commit = commit,
 correcting = correcting,
 key = KEYS[base + plan[from]],
-log_key = KEYS[base + plan[from + 1]],
+own_key = KEYS[base + plan[from + 1]],
 kind = plan[from + 2],
 id = plan[from + 3],
 window = plan[from + 4],
 quota = plan[from + 5],
 capacity = plan[from + 6],
 cost = plan[from + 7],
-last = plan[from + 8],
+extra = extra ~= 0 and extra or nil,
+at = plan[from + 9],
+added = plan[from + 10],
+does = plan[from + 11],
 }
 end
 define[1] = function()
@@ -303,10 +307,10 @@ return {
 open = function(stored, limit, now)
 local state = stored
 if not stored then
-state = { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }
+state = { total = 0, newest = 0, gone = 0, key = limit.own_key, fresh = true }
 elseif type(stored) == 'string' then
 local total, newest = struct.unpack('<dI7', stored)
-state = { total = total, newest = newest, gone = 0, key = limit.log_key }
+state = { total = total, newest = newest, gone = 0, key = limit.own_key }
 end
 if state.total == 0 then return state end
 local fresh = { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }
@@ -388,6 +392,34 @@ end,
 }
 end
 define[4] = function()
+local DAY = 86400000000
+local function days_to(year, month, day)
+if month <= 2 then year = year - 1 end
+local in_year = math.floor((153 * ((month + 9) % 12) + 2) / 5) + day - 1
+return year * 365 + math.floor(year / 4) - math.floor(year / 100) + math.floor(year / 400) + in_year - 719468
+end
+local function month_start(month, day)
+local first = days_to(math.floor(month / 12), month % 12 + 1, 1)
+local length = days_to(math.floor((month + 1) / 12), (month + 1) % 12 + 1, 1) - first
+return (first + math.min(day, length) - 1) * DAY
+end
+local function window_at(limit, time)
+local calendar = limit.extra
+if not calendar then return time, time + limit.window end
+local day = calendar[3]
+if day > 0 then
+local month = 1970 * 12 + math.floor(time / DAY / 30.436875)
+while month_start(month, day) > time do month = month - 1 end
+while month_start(month + 1, day) <= time do month = month + 1 end
+return month_start(month, day), month_start(month + 1, day)
+end
+local start = calendar[2] + math.floor((time - calendar[2]) / limit.window) * limit.window
+return start, start + limit.window
+end
+local function expires(state, _, now)
+if state.used == 0 then return now end
+return state.ends
+end
 return {
 open = function(stored, limit, now)
 local state = stored
@@ -395,36 +427,46 @@ if type(stored) == 'string' then
 local start, used = struct.unpack('<dd', stored)
 state = { start = start, used = used }
 end
-if not state or state.start + limit.window <= now then return { start = now, used = 0 } end
+if not state then
+local start, ends = window_at(limit, now)
+return { start = start, used = 0, ends = ends }
+end
 if state.start > now + limit.window then
-state.start = now
+state.start = limit.extra and window_at(limit, now) or now
 state.mended = true
 end
+if not limit.extra then
+if state.start + limit.window <= now then return { start = now, used = 0, ends = now + limit.window } end
+state.ends = state.start + limit.window
+return state
+end
+local start, ends = window_at(limit, math.max(state.start, now))
+if state.start < start then return { start = start, used = 0, ends = ends } end
+state.ends = ends
 return state
 end,
 earliest = function(state, limit, now, cost)
 if state.used + cost <= limit.quota then return now end
-return state.start + limit.window
+return state.ends + (limit.extra and limit.extra[1] or 0)
 end,
 remaining = function(state, limit)
 return math.max(0, limit.quota - state.used)
 end,
 charge = function(state, limit, now, cost)
-if state.used == 0 then state.start = math.max(state.start, now) end
+if state.used == 0 and not limit.extra and now > state.start then
+state.start = now
+state.ends = now + limit.window
+end
 state.used = state.used + cost
+return 0
 end,
 refund = function(state, limit, now, charged_at, cost)
-if charged_at < state.start or charged_at + limit.window <= now then return end
+if charged_at < state.start or state.ends <= now then return end
 state.used = state.used - math.min(state.used, cost)
 end,
-expires = function(state, limit, now)
-if state.used == 0 then return now end
-return state.start + limit.window
-end,
+expires = expires,
 pack = function(state, limit, now)
-local expires = now
-if state.used > 0 then expires = state.start + limit.window end
-return struct.pack('<dd', state.start, state.used), expires
+return struct.pack('<dd', state.start, state.used), expires(state, limit, now)
 end,
 }
 end
@@ -470,15 +512,239 @@ return struct.pack('<dd', state.start, state.used), state.start + limit.capacity
 end,
 }
 end
+define[6] = function()
+local unknown_hold, smoothing = 1000000, 8
+local function count(state, now)
+return redis.call('ZCOUNT', state.key, string.format('(%.0f', now), '+inf')
+end
+local function scores(state, limit, now)
+local found = redis.call('ZMSCORE', state.key, unpack(limit.extra))
+for index = 1, #found do
+local score = found[index] and tonumber(found[index])
+found[index] = score and score > now and score or false
+end
+return found
+end
+local function add(state, limit, now)
+local arguments = {}
+for _, member in ipairs(limit.extra) do
+arguments[#arguments + 1] = string.format('%.0f', now + limit.window)
+arguments[#arguments + 1] = member
+end
+redis.call('ZADD', state.key, unpack(arguments))
+state.changed = true
+end
+local function expires(state, _, now)
+local last = redis.call('ZRANGE', state.key, -1, -1, 'WITHSCORES')
+if #last == 0 then return now end
+return math.max(now, tonumber(last[2]))
+end
+return {
+open = function(stored, limit, now)
+local state = stored
+if not stored then
+state = { held = 0, key = limit.own_key }
+elseif type(stored) == 'string' then
+state = { held = struct.unpack('<d', stored), key = limit.own_key }
+end
+if limit.commit and expires(state, limit, now) > now + 2 * limit.window then
+local ahead = redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now + 2 * limit.window), '+inf')
+for _, member in ipairs(ahead) do
+redis.call('ZADD', state.key, string.format('%.0f', now + limit.window), member)
+end
+state.mended = true
+end
+return state
+end,
+needs = function(state, limit, now)
+local needed = 0
+for _, score in ipairs(scores(state, limit, now)) do
+if not score then needed = needed + 1 end
+end
+return needed
+end,
+earliest = function(state, limit, now, cost)
+local held = count(state, now)
+local excess = held + cost - limit.quota
+if excess <= 0 then return now end
+local expiry = now + 1
+local nth = redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now), '+inf', 'WITHSCORES', 'LIMIT',
+math.min(excess, held) - 1, 1)
+if #nth > 0 then expiry = tonumber(nth[2]) end
+local hold = state.held == 0 and unknown_hold or state.held
+return math.min(expiry, now + math.max(1000, math.ceil(hold * excess / math.max(1, held))))
+end,
+remaining = function(state, limit, now)
+return math.max(0, limit.quota - count(state, now))
+end,
+charge = function(state, limit, now)
+local added = 0
+for index, score in ipairs(scores(state, limit, now)) do
+if not score then added = added + 2 ^ (index - 1) end
+end
+add(state, limit, now)
+return added
+end,
+refund = function(state, limit, now, charged_at, cost, added)
+for index, member in ipairs(limit.extra) do
+if math.floor(added / 2 ^ (index - 1)) % 2 == 1 then redis.call('ZREM', state.key, member) end
+end
+state.changed = true
+end,
+release = function(state, limit, now, charged_at)
+local held = false
+for _, score in ipairs(scores(state, limit, now)) do held = held or score ~= false end
+redis.call('ZREM', state.key, unpack(limit.extra))
+state.changed = true
+if not held then return end
+local duration = math.max(1, now - charged_at)
+if state.held == 0 then
+state.held = duration
+else
+state.held = math.max(1, state.held + math.floor((duration - state.held) / smoothing))
+end
+end,
+renew = add,
+expires = expires,
+pack = function(state, limit, now)
+if state.changed then redis.call('ZREMRANGEBYSCORE', state.key, '-inf', string.format('%.0f', now)) end
+local ends = expires(state, limit, now)
+if ends > now then
+redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((ends - now) / 1000)))
+end
+return struct.pack('<d', state.held), ends
+end,
+}
+end
+define[7] = define[2]
+define[8] = function()
+local function since(limit, now)
+return string.format('(%.0f', now - limit.window)
+end
+local function count(state, limit, now)
+return redis.call('ZCOUNT', state.key, since(limit, now), '+inf')
+end
+local function touched(state, limit, now)
+if #limit.extra == 0 then return {} end
+local found = redis.call('ZMSCORE', state.key, unpack(limit.extra))
+for index = 1, #found do
+local score = found[index] and tonumber(found[index])
+found[index] = score and score + limit.window > now and score or false
+end
+return found
+end
+local function newest(state)
+local last = redis.call('ZRANGE', state.key, -1, -1, 'WITHSCORES')
+return #last > 0 and tonumber(last[2]) or nil
+end
+local function expires(state, limit, now)
+local last = newest(state)
+if not last then return now end
+return math.max(now, last + limit.window)
+end
+return {
+open = function(stored, limit, now)
+local state = stored
+if type(stored) ~= 'table' then state = { key = limit.own_key } end
+if limit.commit then
+local last = newest(state)
+if last and last > now + limit.window then
+for _, target in ipairs(redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now + limit.window), '+inf')) do
+redis.call('ZADD', state.key, string.format('%.0f', now), target)
+end
+state.mended = true
+end
+end
+return state
+end,
+needs = function(state, limit, now)
+local needed = 0
+for _, score in ipairs(touched(state, limit, now)) do
+if not score then needed = needed + 1 end
+end
+return needed
+end,
+earliest = function(state, limit, now, cost)
+local live = count(state, limit, now)
+if live + cost <= limit.quota then return now end
+local asked = math.max(#limit.extra, cost)
+if asked > limit.quota then return math.huge end
+local ours, known = {}, 0
+for index, score in ipairs(touched(state, limit, now)) do
+if score then
+ours[limit.extra[index]] = true
+known = known + 1
+end
+end
+local excess = live - known + asked - limit.quota
+if excess <= 0 then return now end
+local oldest = redis.call('ZRANGEBYSCORE', state.key, since(limit, now), '+inf', 'WITHSCORES', 'LIMIT', 0, excess + known)
+for index = 1, #oldest, 2 do
+if not ours[oldest[index]] then
+excess = excess - 1
+if excess == 0 then return tonumber(oldest[index + 1]) + limit.window end
+end
+end
+return now
+end,
+remaining = function(state, limit, now)
+return math.max(0, limit.quota - count(state, limit, now))
+end,
+charge = function(state, limit, now)
+local added, arguments = 0, {}
+for index, score in ipairs(touched(state, limit, now)) do
+if not score then added = added + 2 ^ (index - 1) end
+arguments[#arguments + 1] = string.format('%.0f', now)
+arguments[#arguments + 1] = limit.extra[index]
+end
+if #arguments > 0 then redis.call('ZADD', state.key, unpack(arguments)) end
+state.changed = true
+return added
+end,
+refund = function(state, limit, now, charged_at, cost, added)
+for index, score in ipairs(touched(state, limit, now)) do
+if score == charged_at and math.floor(added / 2 ^ (index - 1)) % 2 == 1 then
+redis.call('ZREM', state.key, limit.extra[index])
+end
+end
+state.changed = true
+end,
+expires = expires,
+pack = function(state, limit, now)
+if state.changed then
+redis.call('ZREMRANGEBYSCORE', state.key, '-inf', string.format('%.0f', now - limit.window))
+end
+local ends = expires(state, limit, now)
+if ends > now then
+redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((ends - now) / 1000)))
+end
+return '.', ends
+end,
+}
+end
 local FIRST_MINUTES = 5
-local LIFTABLE, SHADOW = 1, 2
+local LIFTABLE, SHADOW, AFTER = 1, 2, 4
 local REFUSED, FITS, LIFTED, INACTIVE = 0, 1, 2, 3
 local SECOND = 1000000
+local function finite(wait)
+if wait == math.huge then return -1 end
+return wait
+end
 local function wait_for(record, limit, now, cost)
+local algorithm = record.algorithm
+if algorithm.needs then cost = algorithm.needs(record.state, limit, now) end
+if cost == 0 then return 0 end
 if cost > limit.capacity and limit.kind ~= FIRST_MINUTES then return -1 end
-local time = record.algorithm.earliest(record.state, limit, now, cost)
-if time == math.huge then return -1 end
-return time - now
+return finite(algorithm.earliest(record.state, limit, now, cost) - now)
+end
+local function wait_for_another(record, limit, now)
+local algorithm, cost = record.algorithm, math.max(limit.cost, 1)
+if algorithm.needs then
+cost = 1
+limit.extra = {}
+end
+if cost > limit.capacity and limit.kind ~= FIRST_MINUTES then return -1 end
+return finite(algorithm.earliest(record.state, limit, now, cost) - now)
 end
 local function longer(one, other)
 if one < 0 or other < 0 then return -1 end
@@ -501,10 +767,12 @@ for _ = 1, undos do
 if commit then
 local entry = read_entry(plan, from, base, true, true)
 local record, partition = open(entry)
-if entry.cost > 0 then record.algorithm.refund(record.state, entry, now, entry.last, entry.cost) end
+if entry.cost > 0 then
+record.algorithm.refund(record.state, entry, now, entry.at, entry.cost, entry.added)
+end
 keep(partition, record)
 end
-from = from + 9
+from = from + 12
 end
 local entries, extra = {}, nil
 local hard_wait, lifted_wait, hard, soft = 0, 0, false, false
@@ -515,10 +783,14 @@ entries[index] = entry
 if entry.kind == FIRST_MINUTES then
 extra = entry
 else
+entry.after = entry.does >= AFTER
+local flags = entry.does % AFTER
+entry.liftable = flags == LIFTABLE
 entry.wait = 0
-if entry.cost > 0 then entry.wait = wait_for(entry.record, entry, now, entry.cost) end
-if entry.last < SHADOW then
-if entry.last == LIFTABLE then
+local cost = entry.after and 1 or entry.cost
+if cost > 0 then entry.wait = wait_for(entry.record, entry, now, cost) end
+if flags < SHADOW then
+if entry.liftable then
 lifted_wait = longer(lifted_wait, entry.wait)
 soft = soft or entry.wait ~= 0
 else
@@ -527,7 +799,7 @@ hard = hard or entry.wait ~= 0
 end
 end
 end
-from = from + 9
+from = from + 12
 end
 local lifts, extra_ends = false, 0
 if extra then
@@ -552,8 +824,8 @@ local entry = entries[index]
 if entry == extra then
 extra.record.algorithm.charge(extra.record.state, extra, now, soft and extra.cost or 0)
 keep(entry.partition, entry.record)
-elseif entry.wait == 0 and entry.cost > 0 then
-entry.record.algorithm.charge(entry.record.state, entry, now, entry.cost)
+elseif entry.wait == 0 and entry.cost > 0 and not entry.after then
+entry.new = entry.record.algorithm.charge(entry.record.state, entry, now, entry.cost)
 keep(entry.partition, entry.record)
 end
 end
@@ -570,13 +842,14 @@ local verdict = FITS
 if entry == extra then
 if now >= extra_ends then verdict = INACTIVE end
 elseif entry.wait ~= 0 then
-verdict = (lifts and entry.last == LIFTABLE) and LIFTED or REFUSED
+verdict = (lifts and entry.liftable) and LIFTED or REFUSED
 end
 answer[size + 1] = verdict
 answer[size + 2] = algorithm.remaining(state, entry, now)
-answer[size + 3] = wait_for(entry.record, entry, now, math.max(entry.cost, 1))
+answer[size + 3] = wait_for_another(entry.record, entry, now)
 answer[size + 4] = math.max(0, algorithm.expires(state, entry, now) - now)
-size = size + 4
+answer[size + 5] = entry.new or 0
+size = size + 5
 end
 if commit then
 for _, partition in pairs(partitions) do
@@ -595,7 +868,7 @@ base = base + plan[2]
 end
 return answer`
 
-/** lua/settle.lua. Calls TIME, GET, SET, UNLINK, LINDEX, LRANGE, LSET, RPUSH, LREM, LTRIM, PEXPIRE. */
+/** lua/settle.lua. Calls TIME, GET, SET, UNLINK, LINDEX, LRANGE, LSET, RPUSH, LREM, LTRIM, PEXPIRE, ZADD, ZREM, ZCOUNT, ZMSCORE, ZRANGE, ZRANGEBYSCORE, ZREMRANGEBYSCORE. */
 export const settleScript: string = `local function load_partition(key)
 local partition = { key = key, order = {}, records = {}, stored = redis.call('GET', key) }
 local value = partition.stored
@@ -657,18 +930,22 @@ if record.state.mended then keep(partition, record) end
 return record
 end
 local function read_entry(plan, from, base, commit, correcting)
+local extra = plan[from + 8]
 return {
 commit = commit,
 correcting = correcting,
 key = KEYS[base + plan[from]],
-log_key = KEYS[base + plan[from + 1]],
+own_key = KEYS[base + plan[from + 1]],
 kind = plan[from + 2],
 id = plan[from + 3],
 window = plan[from + 4],
 quota = plan[from + 5],
 capacity = plan[from + 6],
 cost = plan[from + 7],
-last = plan[from + 8],
+extra = extra ~= 0 and extra or nil,
+at = plan[from + 9],
+added = plan[from + 10],
+does = plan[from + 11],
 }
 end
 define[1] = function()
@@ -898,10 +1175,10 @@ return {
 open = function(stored, limit, now)
 local state = stored
 if not stored then
-state = { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }
+state = { total = 0, newest = 0, gone = 0, key = limit.own_key, fresh = true }
 elseif type(stored) == 'string' then
 local total, newest = struct.unpack('<dI7', stored)
-state = { total = total, newest = newest, gone = 0, key = limit.log_key }
+state = { total = total, newest = newest, gone = 0, key = limit.own_key }
 end
 if state.total == 0 then return state end
 local fresh = { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }
@@ -983,6 +1260,34 @@ end,
 }
 end
 define[4] = function()
+local DAY = 86400000000
+local function days_to(year, month, day)
+if month <= 2 then year = year - 1 end
+local in_year = math.floor((153 * ((month + 9) % 12) + 2) / 5) + day - 1
+return year * 365 + math.floor(year / 4) - math.floor(year / 100) + math.floor(year / 400) + in_year - 719468
+end
+local function month_start(month, day)
+local first = days_to(math.floor(month / 12), month % 12 + 1, 1)
+local length = days_to(math.floor((month + 1) / 12), (month + 1) % 12 + 1, 1) - first
+return (first + math.min(day, length) - 1) * DAY
+end
+local function window_at(limit, time)
+local calendar = limit.extra
+if not calendar then return time, time + limit.window end
+local day = calendar[3]
+if day > 0 then
+local month = 1970 * 12 + math.floor(time / DAY / 30.436875)
+while month_start(month, day) > time do month = month - 1 end
+while month_start(month + 1, day) <= time do month = month + 1 end
+return month_start(month, day), month_start(month + 1, day)
+end
+local start = calendar[2] + math.floor((time - calendar[2]) / limit.window) * limit.window
+return start, start + limit.window
+end
+local function expires(state, _, now)
+if state.used == 0 then return now end
+return state.ends
+end
 return {
 open = function(stored, limit, now)
 local state = stored
@@ -990,36 +1295,46 @@ if type(stored) == 'string' then
 local start, used = struct.unpack('<dd', stored)
 state = { start = start, used = used }
 end
-if not state or state.start + limit.window <= now then return { start = now, used = 0 } end
+if not state then
+local start, ends = window_at(limit, now)
+return { start = start, used = 0, ends = ends }
+end
 if state.start > now + limit.window then
-state.start = now
+state.start = limit.extra and window_at(limit, now) or now
 state.mended = true
 end
+if not limit.extra then
+if state.start + limit.window <= now then return { start = now, used = 0, ends = now + limit.window } end
+state.ends = state.start + limit.window
+return state
+end
+local start, ends = window_at(limit, math.max(state.start, now))
+if state.start < start then return { start = start, used = 0, ends = ends } end
+state.ends = ends
 return state
 end,
 earliest = function(state, limit, now, cost)
 if state.used + cost <= limit.quota then return now end
-return state.start + limit.window
+return state.ends + (limit.extra and limit.extra[1] or 0)
 end,
 remaining = function(state, limit)
 return math.max(0, limit.quota - state.used)
 end,
 charge = function(state, limit, now, cost)
-if state.used == 0 then state.start = math.max(state.start, now) end
+if state.used == 0 and not limit.extra and now > state.start then
+state.start = now
+state.ends = now + limit.window
+end
 state.used = state.used + cost
+return 0
 end,
 refund = function(state, limit, now, charged_at, cost)
-if charged_at < state.start or charged_at + limit.window <= now then return end
+if charged_at < state.start or state.ends <= now then return end
 state.used = state.used - math.min(state.used, cost)
 end,
-expires = function(state, limit, now)
-if state.used == 0 then return now end
-return state.start + limit.window
-end,
+expires = expires,
 pack = function(state, limit, now)
-local expires = now
-if state.used > 0 then expires = state.start + limit.window end
-return struct.pack('<dd', state.start, state.used), expires
+return struct.pack('<dd', state.start, state.used), expires(state, limit, now)
 end,
 }
 end
@@ -1065,20 +1380,235 @@ return struct.pack('<dd', state.start, state.used), state.start + limit.capacity
 end,
 }
 end
+define[6] = function()
+local unknown_hold, smoothing = 1000000, 8
+local function count(state, now)
+return redis.call('ZCOUNT', state.key, string.format('(%.0f', now), '+inf')
+end
+local function scores(state, limit, now)
+local found = redis.call('ZMSCORE', state.key, unpack(limit.extra))
+for index = 1, #found do
+local score = found[index] and tonumber(found[index])
+found[index] = score and score > now and score or false
+end
+return found
+end
+local function add(state, limit, now)
+local arguments = {}
+for _, member in ipairs(limit.extra) do
+arguments[#arguments + 1] = string.format('%.0f', now + limit.window)
+arguments[#arguments + 1] = member
+end
+redis.call('ZADD', state.key, unpack(arguments))
+state.changed = true
+end
+local function expires(state, _, now)
+local last = redis.call('ZRANGE', state.key, -1, -1, 'WITHSCORES')
+if #last == 0 then return now end
+return math.max(now, tonumber(last[2]))
+end
+return {
+open = function(stored, limit, now)
+local state = stored
+if not stored then
+state = { held = 0, key = limit.own_key }
+elseif type(stored) == 'string' then
+state = { held = struct.unpack('<d', stored), key = limit.own_key }
+end
+if limit.commit and expires(state, limit, now) > now + 2 * limit.window then
+local ahead = redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now + 2 * limit.window), '+inf')
+for _, member in ipairs(ahead) do
+redis.call('ZADD', state.key, string.format('%.0f', now + limit.window), member)
+end
+state.mended = true
+end
+return state
+end,
+needs = function(state, limit, now)
+local needed = 0
+for _, score in ipairs(scores(state, limit, now)) do
+if not score then needed = needed + 1 end
+end
+return needed
+end,
+earliest = function(state, limit, now, cost)
+local held = count(state, now)
+local excess = held + cost - limit.quota
+if excess <= 0 then return now end
+local expiry = now + 1
+local nth = redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now), '+inf', 'WITHSCORES', 'LIMIT',
+math.min(excess, held) - 1, 1)
+if #nth > 0 then expiry = tonumber(nth[2]) end
+local hold = state.held == 0 and unknown_hold or state.held
+return math.min(expiry, now + math.max(1000, math.ceil(hold * excess / math.max(1, held))))
+end,
+remaining = function(state, limit, now)
+return math.max(0, limit.quota - count(state, now))
+end,
+charge = function(state, limit, now)
+local added = 0
+for index, score in ipairs(scores(state, limit, now)) do
+if not score then added = added + 2 ^ (index - 1) end
+end
+add(state, limit, now)
+return added
+end,
+refund = function(state, limit, now, charged_at, cost, added)
+for index, member in ipairs(limit.extra) do
+if math.floor(added / 2 ^ (index - 1)) % 2 == 1 then redis.call('ZREM', state.key, member) end
+end
+state.changed = true
+end,
+release = function(state, limit, now, charged_at)
+local held = false
+for _, score in ipairs(scores(state, limit, now)) do held = held or score ~= false end
+redis.call('ZREM', state.key, unpack(limit.extra))
+state.changed = true
+if not held then return end
+local duration = math.max(1, now - charged_at)
+if state.held == 0 then
+state.held = duration
+else
+state.held = math.max(1, state.held + math.floor((duration - state.held) / smoothing))
+end
+end,
+renew = add,
+expires = expires,
+pack = function(state, limit, now)
+if state.changed then redis.call('ZREMRANGEBYSCORE', state.key, '-inf', string.format('%.0f', now)) end
+local ends = expires(state, limit, now)
+if ends > now then
+redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((ends - now) / 1000)))
+end
+return struct.pack('<d', state.held), ends
+end,
+}
+end
+define[7] = define[2]
+define[8] = function()
+local function since(limit, now)
+return string.format('(%.0f', now - limit.window)
+end
+local function count(state, limit, now)
+return redis.call('ZCOUNT', state.key, since(limit, now), '+inf')
+end
+local function touched(state, limit, now)
+if #limit.extra == 0 then return {} end
+local found = redis.call('ZMSCORE', state.key, unpack(limit.extra))
+for index = 1, #found do
+local score = found[index] and tonumber(found[index])
+found[index] = score and score + limit.window > now and score or false
+end
+return found
+end
+local function newest(state)
+local last = redis.call('ZRANGE', state.key, -1, -1, 'WITHSCORES')
+return #last > 0 and tonumber(last[2]) or nil
+end
+local function expires(state, limit, now)
+local last = newest(state)
+if not last then return now end
+return math.max(now, last + limit.window)
+end
+return {
+open = function(stored, limit, now)
+local state = stored
+if type(stored) ~= 'table' then state = { key = limit.own_key } end
+if limit.commit then
+local last = newest(state)
+if last and last > now + limit.window then
+for _, target in ipairs(redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now + limit.window), '+inf')) do
+redis.call('ZADD', state.key, string.format('%.0f', now), target)
+end
+state.mended = true
+end
+end
+return state
+end,
+needs = function(state, limit, now)
+local needed = 0
+for _, score in ipairs(touched(state, limit, now)) do
+if not score then needed = needed + 1 end
+end
+return needed
+end,
+earliest = function(state, limit, now, cost)
+local live = count(state, limit, now)
+if live + cost <= limit.quota then return now end
+local asked = math.max(#limit.extra, cost)
+if asked > limit.quota then return math.huge end
+local ours, known = {}, 0
+for index, score in ipairs(touched(state, limit, now)) do
+if score then
+ours[limit.extra[index]] = true
+known = known + 1
+end
+end
+local excess = live - known + asked - limit.quota
+if excess <= 0 then return now end
+local oldest = redis.call('ZRANGEBYSCORE', state.key, since(limit, now), '+inf', 'WITHSCORES', 'LIMIT', 0, excess + known)
+for index = 1, #oldest, 2 do
+if not ours[oldest[index]] then
+excess = excess - 1
+if excess == 0 then return tonumber(oldest[index + 1]) + limit.window end
+end
+end
+return now
+end,
+remaining = function(state, limit, now)
+return math.max(0, limit.quota - count(state, limit, now))
+end,
+charge = function(state, limit, now)
+local added, arguments = 0, {}
+for index, score in ipairs(touched(state, limit, now)) do
+if not score then added = added + 2 ^ (index - 1) end
+arguments[#arguments + 1] = string.format('%.0f', now)
+arguments[#arguments + 1] = limit.extra[index]
+end
+if #arguments > 0 then redis.call('ZADD', state.key, unpack(arguments)) end
+state.changed = true
+return added
+end,
+refund = function(state, limit, now, charged_at, cost, added)
+for index, score in ipairs(touched(state, limit, now)) do
+if score == charged_at and math.floor(added / 2 ^ (index - 1)) % 2 == 1 then
+redis.call('ZREM', state.key, limit.extra[index])
+end
+end
+state.changed = true
+end,
+expires = expires,
+pack = function(state, limit, now)
+if state.changed then
+redis.call('ZREMRANGEBYSCORE', state.key, '-inf', string.format('%.0f', now - limit.window))
+end
+local ends = expires(state, limit, now)
+if ends > now then
+redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((ends - now) / 1000)))
+end
+return '.', ends
+end,
+}
+end
+local RELEASE, RENEW = 1, 2
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local plan = cjson.decode(ARGV[1])
 local partitions = {}
 for index = 1, plan[1] do
-local entry = read_entry(plan, index * 9 - 7, 0, true, true)
+local entry = read_entry(plan, index * 12 - 10, 0, true, true)
 local partition = partitions[entry.key]
 if not partition then
 partition = load_partition(entry.key)
 partitions[entry.key] = partition
 end
 local record = open_record(partition, entry, now)
-if entry.cost < 0 then
-record.algorithm.refund(record.state, entry, now, entry.last, -entry.cost)
+if entry.does == RELEASE then
+record.algorithm.release(record.state, entry, now, entry.at)
+elseif entry.does == RENEW then
+record.algorithm.renew(record.state, entry, now)
+elseif entry.cost < 0 then
+record.algorithm.refund(record.state, entry, now, entry.at, -entry.cost, entry.added)
 elseif entry.cost > 0 then
 record.algorithm.charge(record.state, entry, now, entry.cost)
 end
