@@ -61,7 +61,7 @@ define[3] = function()
         state = { total = total, newest = newest, gone = 0, key = limit.own_key }
       end
       if state.total == 0 then return state end
-      local fresh = { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }
+      local fresh = { total = 0, newest = 0, gone = 0, key = limit.own_key, fresh = true }
       -- The list has expired, while its record is kept alive by the others of the partition.
       if state.newest + limit.window <= now then return fresh end
       if state.newest > now + limit.window then mend_future(state, limit, now) end

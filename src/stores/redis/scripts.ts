@@ -313,7 +313,7 @@ local total, newest = struct.unpack('<dI7', stored)
 state = { total = total, newest = newest, gone = 0, key = limit.own_key }
 end
 if state.total == 0 then return state end
-local fresh = { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }
+local fresh = { total = 0, newest = 0, gone = 0, key = limit.own_key, fresh = true }
 if state.newest + limit.window <= now then return fresh end
 if state.newest > now + limit.window then mend_future(state, limit, now) end
 local live = walk(state, function(at, count)
@@ -1181,7 +1181,7 @@ local total, newest = struct.unpack('<dI7', stored)
 state = { total = total, newest = newest, gone = 0, key = limit.own_key }
 end
 if state.total == 0 then return state end
-local fresh = { total = 0, newest = 0, gone = 0, key = limit.log_key, fresh = true }
+local fresh = { total = 0, newest = 0, gone = 0, key = limit.own_key, fresh = true }
 if state.newest + limit.window <= now then return fresh end
 if state.newest > now + limit.window then mend_future(state, limit, now) end
 local live = walk(state, function(at, count)
