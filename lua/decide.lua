@@ -8,9 +8,10 @@
 --        members, or a calendar: spread, origin, first day of months), and
 --        at an undo: when it was charged, which members were new, 0;
 --        at a charge: 0, 0, and the sum of 1 if the first minutes' extra may stand in for it, 2 if it only watches (shadow),
---        4 if it is charged afterwards and only needs room for one to start.
+--        4 if it is charged afterwards and only needs room for one to start, and of a pool that tiers share, 8 for the tier's own
+--        part, then 16 for the common part, then 24 for the demand for it, whose extra is seats, seat, seats that go first.
 -- RETURNS one flat row of integers. A decision: admitted (1 or 0), the time, the wait until the same is admitted
---        (0 when it was, -1 when never); then for each charge: verdict (0 refused, 1 fits, 2 lifted, 3 inactive), remaining,
+--        (0 when it was, -1 when never); then for each charge: verdict (0 refused, 1 fits, 2 lifted, 3 inactive, 4 spared), remaining,
 --        wait until as much fits again (-1 never), time until nothing used counts any more, which members were new.
 -- COMMANDS TIME GET SET UNLINK LINDEX LRANGE LSET RPUSH LREM LTRIM PEXPIRE ZADD ZREM ZCOUNT ZMSCORE ZRANGE ZRANGEBYSCORE
 --          ZREMRANGEBYSCORE
@@ -24,10 +25,12 @@
 --- include lib/concurrency.lua
 --- include lib/failures.lua
 --- include lib/unique-targets.lua
+--- include lib/pool-demand.lua
 
 local FIRST_MINUTES = 5
 local LIFTABLE, SHADOW, AFTER = 1, 2, 4
-local REFUSED, FITS, LIFTED, INACTIVE = 0, 1, 2, 3
+local OWN, COMMON, DEMAND = 8, 16, 24
+local REFUSED, FITS, LIFTED, INACTIVE, SPARED = 0, 1, 2, 3, 4
 local SECOND = 1000000
 
 local function finite(wait)
@@ -61,6 +64,22 @@ local function longer(one, other)
   return math.max(one, other)
 end
 
+-- Brings together what a pool's three charges say: the common one waits for its own part or for those who go first, whichever the
+-- pool has room for sooner, and neither of them is needed while a tier has some of its own left.
+local function share_pools(entries)
+  for index, entry in ipairs(entries) do
+    if entry.role == COMMON then
+      local own = entries[index - 1].wait
+      local of_common = longer(entry.wait, entries[index + 1].wait)
+      entry.spared = own == 0
+      if own >= 0 and (of_common < 0 or own < of_common) then of_common = own end
+      entry.wait = of_common
+    elseif entry.role == DEMAND then
+      entry.spared = entries[index - 1].spared
+    end
+  end
+end
+
 local function decide(plan, base, now, answer)
   local commit = plan[1] == 1
   local undos, charges = plan[3], plan[4]
@@ -90,38 +109,51 @@ local function decide(plan, base, now, answer)
 
   -- What each policy says on its own. The first minutes' extra never refuses: it stands in for those it may lift.
   local entries, extra = {}, nil
-  local hard_wait, lifted_wait, hard, soft = 0, 0, false, false
   for index = 1, charges do
     local entry = read_entry(plan, from, base, commit)
     entry.record, entry.partition = open(entry)
-    entries[index] = entry
+    entry.role = entry.does - entry.does % OWN
+    entry.after = entry.does % OWN >= AFTER
+    entry.shadow = entry.does % AFTER == SHADOW
+    entry.liftable = entry.does % AFTER == LIFTABLE
+    entry.wait = 0
+    local cost = entry.after and 1 or entry.cost
     if entry.kind == FIRST_MINUTES then
       extra = entry
-    else
-      entry.after = entry.does >= AFTER
-      local flags = entry.does % AFTER
-      entry.liftable = flags == LIFTABLE
-      entry.wait = 0
-      local cost = entry.after and 1 or entry.cost
-      if cost > 0 then entry.wait = wait_for(entry.record, entry, now, cost) end
-      if flags < SHADOW then
-        if entry.liftable then
-          lifted_wait = longer(lifted_wait, entry.wait)
-          soft = soft or entry.wait ~= 0
-        else
-          hard_wait = longer(hard_wait, entry.wait)
-          hard = hard or entry.wait ~= 0
-        end
-      end
+    elseif cost > 0 then
+      entry.wait = wait_for(entry.record, entry, now, cost)
     end
+    entries[index] = entry
     from = from + 12
   end
+  share_pools(entries)
+  local hard_wait, lifted_wait = 0, 0
+  for index = 1, charges do
+    local entry = entries[index]
+    if entry.liftable then
+      lifted_wait = longer(lifted_wait, entry.wait)
+    elseif not entry.shadow and entry.role ~= OWN and entry.role ~= DEMAND then
+      hard_wait = longer(hard_wait, entry.wait)
+    end
+  end
+  local hard, soft = hard_wait ~= 0, lifted_wait ~= 0
   local lifts, extra_ends = false, 0
   if extra then
     extra_ends = extra.record.state.start + extra.window
     lifts = now < extra_ends and extra.record.state.used + extra.cost <= extra.quota
   end
   local admitted = not hard and (not soft or lifts)
+
+  -- What those who go first ask for is noted even when they do not get it: the others make room.
+  if commit then
+    for index = 1, charges do
+      local entry = entries[index]
+      if entry.role == DEMAND and not entry.spared and entry.cost > 0 then
+        entry.record.algorithm.note(entry.record.state, entry, entry.cost)
+        keep(entry.partition, entry.record)
+      end
+    end
+  end
 
   local wait = 0
   if not admitted then
@@ -141,7 +173,7 @@ local function decide(plan, base, now, answer)
       if entry == extra then
         extra.record.algorithm.charge(extra.record.state, extra, now, soft and extra.cost or 0)
         keep(entry.partition, entry.record)
-      elseif entry.wait == 0 and entry.cost > 0 and not entry.after then
+      elseif entry.wait == 0 and entry.cost > 0 and not entry.after and not entry.spared then
         entry.new = entry.record.algorithm.charge(entry.record.state, entry, now, entry.cost)
         keep(entry.partition, entry.record)
       end
@@ -159,6 +191,8 @@ local function decide(plan, base, now, answer)
     local verdict = FITS
     if entry == extra then
       if now >= extra_ends then verdict = INACTIVE end
+    elseif entry.spared then
+      verdict = SPARED
     elseif entry.wait ~= 0 then
       verdict = (lifts and entry.liftable) and LIFTED or REFUSED
     end

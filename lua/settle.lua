@@ -17,6 +17,7 @@
 --- include lib/concurrency.lua
 --- include lib/failures.lua
 --- include lib/unique-targets.lua
+--- include lib/pool-demand.lua
 
 local RELEASE, RENEW = 1, 2
 

@@ -4,6 +4,7 @@ import type { Decision, LimitStatus, RefusalReason } from './decision.ts'
 import type { PricedPolicy } from './price.ts'
 import type { AppliedPolicy } from './respond/answer.ts'
 import type { ActualCost } from './settlement.ts'
+import type { ChargeOutcome } from './stores/store.ts'
 
 /** What a decision tells about how it came about. */
 export interface AdmissionFacts {
@@ -71,25 +72,45 @@ function inMs<T extends number | null>(us: T): T {
   return (us === null ? null : Math.ceil(us / 1000)) as T
 }
 
-/** What is told of each policy that was decided: all but first minutes that are over. */
-export function limitsOf(priced: readonly PricedPolicy[], { outcomes, admitted }: Ruling): (LimitStatus | undefined)[] {
+/** What is told of each policy that was decided: all but first minutes that are over; a pool's three charges as one. */
+export function limitsOf(priced: readonly PricedPolicy[], ruling: Ruling): (LimitStatus | undefined)[] {
+  const { outcomes, admitted } = ruling
   const lifted = admitted && outcomes.some(({ verdict }) => verdict === 'lifted')
-  return outcomes.map(({ verdict, remaining, waitUs, resetUs }, index) => {
-    if (verdict === 'inactive') return undefined
-    const { policy, charge } = priced[index]!
+  return outcomes.map((outcome, index) => {
+    const { policy, charge, pooled } = priced[index]!
+    const role = pooled?.role ?? 'whole'
+    if (outcome.verdict === 'inactive' || role === 'own' || role === 'demand') return undefined
+    const { verdict, remaining, waitUs, resetUs } = role === 'common' ? ofPool(outcomes, index) : outcome
     const free = policy.kind === 'first-minutes' ? !lifted : admitted && verdict !== 'fits'
+    const quota = pooled === undefined ? charge.quota : (pooled.whole.quota as number)
     return {
       name: policy.name,
-      quota: charge.quota,
+      quota,
       windowMs: policy.kind === 'concurrency' ? null : policy.windowMs,
       unit: policy.unit,
       cost: free || charge.after === true ? 0 : charge.cost,
       remaining,
       resetMs: inMs(resetUs),
       waitMs: inMs(waitUs),
-      capacity: policy.kind === 'first-minutes' ? charge.quota : charge.capacity,
+      capacity:
+        policy.kind === 'first-minutes'
+          ? quota
+          : ((pooled?.whole.burst as number | undefined) ?? (pooled === undefined ? charge.capacity : quota)),
     }
   })
+}
+
+/** What a pool has for a tier: its own part, and of the common part what those who go first leave. */
+function ofPool(outcomes: readonly ChargeOutcome[], index: number): ChargeOutcome {
+  const [own, common, demand] = outcomes.slice(index - 1, index + 2) as [ChargeOutcome, ChargeOutcome, ChargeOutcome]
+  const ofCommon = Math.max(common.waitUs ?? Infinity, demand.waitUs ?? Infinity)
+  const wait = Math.min(own.waitUs ?? Infinity, ofCommon)
+  return {
+    verdict: common.verdict === 'spared' ? own.verdict : common.verdict,
+    remaining: own.remaining + Math.min(common.remaining, demand.remaining),
+    waitUs: wait === Infinity ? null : wait,
+    resetUs: Math.max(own.resetUs, common.resetUs),
+  }
 }
 
 /** What the header fields and a refusal's body tell of: what {@link limitsOf} tells, less the policies that refuse nothing. */

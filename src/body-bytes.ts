@@ -8,7 +8,8 @@ import type { Request, Response } from 'express'
  */
 export function measureBody(req: Request, res: Response): () => number {
   let handed = 0
-  const { write, end } = res
+  const write = res.write.bind(res)
+  const end = res.end.bind(res)
   const count = (chunk: unknown, encoding: unknown): void => {
     if (typeof chunk === 'string') {
       handed += Buffer.byteLength(chunk, typeof encoding === 'string' ? (encoding as BufferEncoding) : 'utf8')
@@ -16,14 +17,14 @@ export function measureBody(req: Request, res: Response): () => number {
       handed += chunk.byteLength
     }
   }
-  res.write = function countedWrite(this: Response, ...args: Parameters<Response['write']>) {
+  res.write = function countedWrite(...args: Parameters<Response['write']>) {
     count(args[0], args[1])
-    return write.apply(this, args)
+    return write(...args)
   } as Response['write']
-  res.end = function countedEnd(this: Response, ...args: Parameters<Response['end']>) {
+  res.end = function countedEnd(...args: Parameters<Response['end']>) {
     // end(chunk) may call write(chunk): what it hands on itself is not counted again.
     const before = handed
-    const result = end.apply(this, args)
+    const result = end(...args)
     if (handed === before) count(args[0], args[1])
     return result
   } as Response['end']

@@ -158,7 +158,7 @@ function violatedOf(priced: readonly PricedPolicy[], { admitted, outcomes }: Sto
 }
 
 function mayRefuse({ charge }: PricedPolicy): boolean {
-  return !charge.shadow && charge.kind !== 'first-minutes'
+  return !charge.shadow && charge.kind !== 'first-minutes' && charge.role !== 'own' && charge.role !== 'demand'
 }
 
 /** Whether a request costs more than a limit ever holds, and not merely more than this process's share of it. */

@@ -68,6 +68,7 @@ const members: ReadonlySet<string> = new Set([
   'cost',
   'policies',
   'partitions',
+  'target',
 ] satisfies (keyof DecideRequest)[])
 
 /** A misspelt cost would charge 1, and a misspelt list of policies would limit nothing. */

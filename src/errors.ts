@@ -10,6 +10,7 @@ export const errorCodes = {
   RAMPMETER_RESERVED_TIER: 'a tier has a name that the library uses itself',
   RAMPMETER_TIERS_NEED_CLASSIFY: 'tiers of your own leave out a preset tier, and nothing says who belongs in them',
   RAMPMETER_UNKNOWN_TIER: 'a request was put in a tier that is not configured',
+  RAMPMETER_UNKNOWN_POOL: 'a tier names a pool that is not configured',
   RAMPMETER_DUPLICATE_POLICY: 'two policies of one decision have the same name',
   RAMPMETER_POLICY_NAME: 'a policy name that cannot stand in a header field',
   RAMPMETER_STATE_ID_CLASH: 'two different policies would share one counter',

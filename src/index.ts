@@ -16,7 +16,7 @@ export type {
   PolicyOptions,
   WindowPolicyOptions,
 } from './policy.ts'
-export type { InitialBurst, PresetTier, TierOptions } from './tier.ts'
+export type { InitialBurst, PoolOptions, PresetTier, TierOptions } from './tier.ts'
 
 export { concurrency, type ConcurrencyOptions } from './policies/concurrency.ts'
 export { failures, type FailuresOptions } from './policies/failures.ts'

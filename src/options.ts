@@ -10,7 +10,7 @@ import type { Cost, OnStoreError, Policy } from './policy.ts'
 import { readOptions } from './read-options.ts'
 import { clashOf, type HeaderFamily } from './respond/fields.ts'
 import type { Store } from './stores/store.ts'
-import type { InitialBurst, PresetTier, TierOptions } from './tier.ts'
+import type { InitialBurst, PoolOptions, PresetTier, TierOptions } from './tier.ts'
 
 /** What a route does differently: for `limiter.route(…)`, and as a value of the `routes` table. */
 export interface RouteOptions<Tier extends string = string> {
@@ -52,7 +52,7 @@ export type RouteCost =
   | ((req: Request, client: Client, params: Record<string, string | string[] | undefined>) => number | Promise<number>)
 
 /** Options of {@link rampmeter}. All have a default: `rampmeter()` works. */
-export interface LimiterOptions<Tier extends string = PresetTier> {
+export interface LimiterOptions<Tier extends string = PresetTier, Pool extends string = never> {
   /** Where the counters live. Default `memoryStore()`: this process only. */
   store?: Store
   /** Who is asking: verifiers, tried in order. The first identity wins; later ones add claims. Default `[]`: by address only. */
@@ -63,9 +63,14 @@ export interface LimiterOptions<Tier extends string = PresetTier> {
    */
   classify?: (req: Request, client: Client<PresetTier | NoInfer<Tier>>) => NoInfer<Tier> | Promise<NoInfer<Tier>>
   /** The tiers and their limits. Default `presetTiers()`; to change one, `{ ...presetTiers(), human: { … } }`. */
-  tiers?: Record<Tier, TierOptions>
+  tiers?: Record<Tier, TierOptions<NoInfer<Pool>>>
   /** Instead of `tiers`: one set of limits for everybody, in a tier called `default`. */
   policies?: readonly Policy[]
+  /**
+   * Capacity that tiers share: name it in a tier with `pool`. Where several tiers share one, each keeps a guaranteed part, and
+   * of the rest a tier gets what those of higher `priority` leave.
+   */
+  pools?: Record<Pool, PoolOptions>
   /** What single routes do differently: `'POST /search/:id'` or `'/search/:id'`, paths as in Express 5. The first that matches counts. */
   routes?: Record<string, RouteOptions<NoInfer<Tier>>>
   /** Which header families to send. Default `['draft-11', 'draft-6']`. */
@@ -122,8 +127,16 @@ export interface Route {
 export interface Tier {
   readonly policies: readonly Policy[]
   readonly initialBurst: InitialBurst | undefined
+  readonly pool: string | undefined
+  readonly priority: number
   readonly docsUrl: string | undefined
   readonly upgradeUrl: string | undefined
+}
+
+/** A pool as the limiter works with it. */
+export interface Pool {
+  readonly policies: readonly Policy[]
+  readonly guarantee: number
 }
 
 /** The options as the limiter works with them. */
@@ -132,6 +145,7 @@ export interface Settings {
   readonly identify: readonly Verifier[]
   readonly classify: ((req: Request, client: Client) => string | Promise<string>) | undefined
   readonly tiers: Readonly<Record<string, Tier>>
+  readonly pools: Readonly<Record<string, Pool>>
   readonly routes: Readonly<Record<string, Route>>
   readonly headers: readonly HeaderFamily[]
   readonly exposeHeaders: boolean
@@ -170,9 +184,13 @@ const tierName = /^[\w.-]{1,64}$/
 const tierSchema: z.ZodType<TierOptions> = z.strictObject({
   policies,
   initialBurst: z.custom<InitialBurst>((value) => typeof value === 'object' && value !== null, 'an object').optional(),
+  pool: z.string().optional(),
+  priority: z.int().min(0).max(1000).optional(),
   docsUrl: url.optional(),
   upgradeUrl: url.optional(),
 }) as z.ZodType<TierOptions>
+
+const poolSchema = z.strictObject({ policies, guarantee: z.number().min(0).max(0.5).default(0.1) })
 
 const routeSchema = z.strictObject({
   name: z.string().min(1).max(128).optional(),
@@ -215,6 +233,9 @@ const limiterSchema = z.strictObject({
     .record(z.string().regex(tierName, 'a tier name of 1 to 64 letters, digits, ".", "_" or "-"'), tierSchema)
     .optional(),
   policies: policies.optional(),
+  pools: z
+    .record(z.string().regex(tierName, 'a pool name of 1 to 64 letters, digits, ".", "_" or "-"'), poolSchema)
+    .default({}),
   routes: z.record(z.string(), z.unknown()).default({}),
   headers: z.array(z.enum(['draft-11', 'draft-7', 'draft-6', 'legacy'])).default(['draft-11', 'draft-6']),
   exposeHeaders: z.boolean().default(false),
@@ -266,7 +287,7 @@ export function readLimiterOptions(options: object, presets: Readonly<Record<Pre
   }
   const tiers =
     read.policies === undefined
-      ? readTiers(read.tiers ?? presets, presets, read.classify !== undefined)
+      ? readTiers(read.tiers ?? presets, presets, read.pools, read.classify !== undefined)
       : oneTier(read.policies)
   const { keySecret, deadline, policies: _, ...rest } = read
   return {
@@ -288,12 +309,22 @@ export function readLimiterOptions(options: object, presets: Readonly<Record<Pre
 }
 
 function oneTier(policies: readonly Policy[]): Record<string, Tier> {
-  return { [defaultTier]: { policies, initialBurst: undefined, docsUrl: undefined, upgradeUrl: undefined } }
+  return {
+    [defaultTier]: {
+      policies,
+      initialBurst: undefined,
+      pool: undefined,
+      priority: 0,
+      docsUrl: undefined,
+      upgradeUrl: undefined,
+    },
+  }
 }
 
 function readTiers(
   tiers: Readonly<Record<string, TierOptions>>,
   presets: object,
+  pools: Readonly<Record<string, Pool>>,
   classified: boolean,
 ): Record<string, Tier> {
   if (defaultTier in tiers) {
@@ -310,10 +341,20 @@ function readTiers(
     )
   }
   return Object.fromEntries(
-    Object.entries(tiers).map(([name, { policies, initialBurst, docsUrl, upgradeUrl }]) => {
+    Object.entries(tiers).map(([name, { policies, initialBurst, pool, priority = 0, docsUrl, upgradeUrl }]) => {
       // Also where it has nothing to stand in for.
       if (initialBurst !== undefined) firstMinutes(initialBurst)
-      return [name, { policies, initialBurst, docsUrl, upgradeUrl }]
+      if (pool !== undefined && !Object.hasOwn(pools, pool)) {
+        throw new RampmeterError(
+          'RAMPMETER_UNKNOWN_POOL',
+          `the tier "${name}" names the pool ${JSON.stringify(pool)}; \`pools\` has ${
+            Object.keys(pools)
+              .map((one) => `"${one}"`)
+              .join(', ') || 'none'
+          }`,
+        )
+      }
+      return [name, { policies, initialBurst, pool, priority, docsUrl, upgradeUrl }]
     }),
   )
 }

@@ -1,7 +1,10 @@
 import { RampmeterError } from './errors.ts'
-import { defaultTier, readPolicies, type Route, type Tier } from './options.ts'
+import { defaultTier, readPolicies, type Pool, type Route, type Tier } from './options.ts'
+import type { Seating } from './policies/algorithm.ts'
 import { firstMinutes } from './policies/first-minutes.ts'
+import { sharePool } from './policies/pool.ts'
 import type { Policy, PolicyKind } from './policy.ts'
+import type { PoolRole } from './stores/store.ts'
 
 /** A policy in the place it has for a tier and a route. */
 export interface PlannedPolicy {
@@ -12,6 +15,17 @@ export interface PlannedPolicy {
   readonly liftable: boolean
   /** It guards a high-risk action. */
   readonly highRisk: boolean
+  /** It belongs to a pool: which, and what it is there. */
+  readonly pooled?: Pooled | undefined
+}
+
+/** A policy's place in a pool. One that several tiers share is three, one after the other: `own`, `common`, `demand`. */
+export interface Pooled {
+  readonly pool: string
+  readonly role: PoolRole
+  readonly seating: Seating
+  /** Of `common`: the quota and burst of the whole pool, as they are told. */
+  readonly whole: Pick<Policy, 'quota' | 'burst'>
 }
 
 /** All policies that a request of a tier may meet on a route. Which of them apply, the request tells. */
@@ -37,8 +51,12 @@ export class Plans {
   /** What `decide` was given before, so that the same list is planned once. */
   readonly #extended = new WeakMap<readonly Policy[], Map<string, Plan>>()
 
-  constructor(tiers: Readonly<Record<string, Tier>>) {
+  /** The policies of each tier's pool. */
+  readonly #pooled: ReadonlyMap<string, readonly PlannedPolicy[]>
+
+  constructor(tiers: Readonly<Record<string, Tier>>, pools: Readonly<Record<string, Pool>>) {
     this.#tiers = tiers
+    this.#pooled = new Map(Object.keys(tiers).map((name) => [name, planPool(name, tiers, pools)]))
   }
 
   /** The state ids of all policies planned so far: some are stored apart, so whoever forgets a client has to name them. */
@@ -63,7 +81,13 @@ export class Plans {
       return [
         name,
         this.#note(
-          planOf(tier, own ?? [], { ...route, replace: route.replace && own !== undefined }, `${what}, tier "${name}"`),
+          planOf(
+            tier,
+            own ?? [],
+            this.#pooled.get(name)!,
+            { ...route, replace: route.replace && own !== undefined },
+            `${what}, tier "${name}"`,
+          ),
         ),
       ]
     })
@@ -94,7 +118,7 @@ export class Plans {
     }
     let plan = plans.get(tier)
     if (plan === undefined) {
-      plan = this.#note(planOf(this.#tiers[tier]!, policies, base.route, 'decide'))
+      plan = this.#note(planOf(this.#tiers[tier]!, policies, this.#pooled.get(tier)!, base.route, 'decide'))
       plans.set(tier, plan)
     }
     return plan
@@ -106,8 +130,44 @@ export class Plans {
   }
 }
 
-/** Makes one plan: the tier's policies unless they are replaced, then `own`, then the first minutes where they lift anything. */
-function planOf(tier: Tier, own: readonly Policy[], { replace, highRisk }: Route, what: string): Plan {
+/** What a tier draws on in its pool: of a pool that it has to itself, all; of one that it shares, its part and the common one. */
+function planPool(
+  name: string,
+  tiers: Readonly<Record<string, Tier>>,
+  pools: Readonly<Record<string, Pool>>,
+): PlannedPolicy[] {
+  const { pool, priority } = tiers[name]!
+  if (pool === undefined) return []
+  const { policies, guarantee } = pools[pool]!
+  const members = Object.keys(tiers).filter((other) => tiers[other]!.pool === pool)
+  const seat = members.indexOf(name)
+  const higher = members.flatMap((other, index) => (tiers[other]!.priority > priority ? [index] : []))
+  const seating = { seats: members.length, seat, higher }
+  const planned = (policy: Policy, role: PoolRole, whole: Policy): PlannedPolicy => ({
+    policy,
+    ofRoute: false,
+    highRisk: false,
+    liftable: false,
+    pooled: { pool, role, seating, whole },
+  })
+  return policies.flatMap((policy) => {
+    if (members.length === 1) return [planned(policy, 'whole', policy)]
+    const { guaranteed, common, demand } = sharePool(policy, guarantee, seating, `the pool "${pool}"`)
+    return [planned(guaranteed, 'own', policy), planned(common, 'common', policy), planned(demand, 'demand', policy)]
+  })
+}
+
+/**
+ * Makes one plan: the tier's policies unless they are replaced, then `own`, then its pool, then the first minutes where they lift
+ * anything.
+ */
+function planOf(
+  tier: Tier,
+  own: readonly Policy[],
+  pooled: readonly PlannedPolicy[],
+  { replace, highRisk }: Pick<Route, 'replace' | 'highRisk'>,
+  what: string,
+): Plan {
   const ofTier = replace ? [] : tier.policies
   const planned: PlannedPolicy[] = [
     ...ofTier.map((policy) => ({
@@ -117,6 +177,7 @@ function planOf(tier: Tier, own: readonly Policy[], { replace, highRisk }: Route
       liftable: tier.initialBurst !== undefined && isLiftable(policy),
     })),
     ...own.map((policy) => ({ policy, ofRoute: true, highRisk, liftable: false })),
+    ...pooled,
   ]
   if (tier.initialBurst !== undefined && planned.some(({ liftable }) => liftable)) {
     planned.push({ policy: firstMinutes(tier.initialBurst), ofRoute: false, highRisk: false, liftable: false })
@@ -133,8 +194,8 @@ function isLiftable(policy: Policy): boolean {
 function checkNames(plan: Plan, what: string): void {
   const names = new Set<string>()
   const stateIds = new Map<number, string>()
-  for (const { policy } of plan) {
-    if (names.has(policy.name)) {
+  for (const { policy, pooled } of plan) {
+    if (names.has(policy.name) && (pooled === undefined || pooled.role === 'own' || pooled.role === 'whole')) {
       throw new RampmeterError(
         'RAMPMETER_DUPLICATE_POLICY',
         `${what} has two policies named ${JSON.stringify(policy.name)}; give each a \`name\` of its own${policy.name === policy.kind ? ' (without one, a policy is named after its kind)' : ''}`,

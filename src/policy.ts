@@ -12,6 +12,7 @@ export type PolicyKind =
   | 'concurrency'
   | 'failures'
   | 'unique-targets'
+  | 'pool-demand'
 
 /** A number of units for everybody, or a client's own, usually from `client.claims`. A whole number from 0 to 10¹². */
 export type Amount = number | ((client: Client) => number)

@@ -37,7 +37,8 @@ export async function price(plan: Plan, client: Client, circumstances: Circumsta
     const { policy } = planned
     if (!circumstances.applies(policy)) continue
     // Before the cost: a promise that nobody waits for would end the process if it rejects.
-    const partition = circumstances.partitionOf(policy)
+    const { pooled } = planned
+    const partition = pooled === undefined ? circumstances.partitionOf(policy) : `${reserved}pool:${pooled.pool}`
     const members = membersOf(policy, circumstances)
     const cost = members === none ? circumstances.costOf(policy) : members.length
     priced.push({
@@ -46,6 +47,7 @@ export async function price(plan: Plan, client: Client, circumstances: Circumsta
       ofRoute: planned.ofRoute,
       liftable: planned.liftable,
       highRisk: planned.highRisk,
+      pooled,
       charge: chargeOf(planned, client, partition, typeof cost === 'number' ? cost : await cost, members),
     })
   }
@@ -53,7 +55,7 @@ export async function price(plan: Plan, client: Client, circumstances: Circumsta
 }
 
 function chargeOf(
-  { policy, liftable, highRisk }: PlannedPolicy,
+  { policy, liftable, highRisk, pooled }: PlannedPolicy,
   client: Client,
   partition: string,
   cost: number,
@@ -74,6 +76,8 @@ function chargeOf(
     members,
     calendar: calendar === undefined ? undefined : calendarLimit(calendar, policy.windowMs, placeOf(partition)),
     after: kind === 'failures' ? !(policy.reserve ?? highRisk) : policy.charge === 'after',
+    role: pooled?.role,
+    seating: pooled?.seating,
     liftable,
     shadow: policy.mode === 'shadow',
   }

@@ -57,13 +57,15 @@ const retryVerificationMs = 5000
  *
  * @throws {RampmeterError} for every mistake in the options, before the first request
  */
-export function rampmeter<Tier extends string = PresetTier>(options: LimiterOptions<Tier> = {}): Limiter<Tier> {
+export function rampmeter<Tier extends string = PresetTier, Pool extends string = never>(
+  options: LimiterOptions<Tier, Pool> = {},
+): Limiter<Tier> {
   const settings = readLimiterOptions(options, presetTiers())
   const { tiers, property, skip } = settings
   const identify = createIdentifier({ verifiers: settings.identify, readAddress: createAddressReader(settings) })
   const reportOutage = createOutageReport()
   const classify = createClassifier({ ...settings, onlyTier: defaultTier in tiers ? defaultTier : undefined })
-  const plans = new Plans(tiers)
+  const plans = new Plans(tiers, settings.pools)
   const base = plans.ofRoute(plainRoute, 'the limiter')
   const routeOf = createRouteTable(
     mapValues(settings.routes, (route, key) => plans.ofRoute(route, `routes[${JSON.stringify(key)}]`)),

@@ -14,8 +14,20 @@ export interface InitialBurst {
   renewAfter?: Duration
 }
 
-/** What clients of a tier get. */
-export interface TierOptions {
+/** Capacity that all clients of the tiers that name it share. */
+export interface PoolOptions {
+  /** The limits of all of them together; quotas are numbers. */
+  policies: readonly Policy[]
+  /** The share of it that is kept for each tier, whoever floods the rest: from 0 to 0.5. Default 0.1. */
+  guarantee?: number
+}
+
+/**
+ * What clients of a tier get.
+ *
+ * @typeParam Pool the names of the limiter's `pools`
+ */
+export interface TierOptions<Pool extends string = string> {
   /** The limits, all of which must admit a request. `[]` means unlimited. */
   policies: readonly Policy[]
   /**
@@ -23,6 +35,13 @@ export interface TierOptions {
    * request-counting policies would refuse. Default: none.
    */
   initialBurst?: InitialBurst
+  /**
+   * The capacity that all clients of this tier share, with those of other tiers that name it. A tier that has a pool to itself
+   * never waits for the load of another. Default: none.
+   */
+  pool?: Pool
+  /** Who goes first when a shared pool runs short: the higher. Default 0; the presets have 0 to 4. */
+  priority?: number
   /** Where a client of this tier can get a better one; in the refusal's body. Default: the limiter's. */
   upgradeUrl?: string
   /** Where these limits are explained; in the refusal's body. Default: the limiter's. */

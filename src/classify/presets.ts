@@ -40,7 +40,7 @@ const tiersSchema = z.strictObject({ perAddress: z.int().min(1).max(1e12).option
  * The six tiers that a limiter has when it is given none. To change one, `{ ...presetTiers(), human: { … } }`.
  *
  * Each has a token bucket `per-minute` and a sliding window `per-hour`; `agent` and `verified-agent` get 500 requests extra in
- * their first five minutes.
+ * their first five minutes. Their `priority`, for pools, rises from 0 (`anonymous`, `unverified-agent`) to 4 (`premium`).
  *
  * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION`, `RAMPMETER_UNKNOWN_OPTION`
  */
@@ -51,12 +51,12 @@ export function presetTiers(options: PresetTiersOptions = {}): Record<PresetTier
       ? []
       : [slidingWindow({ name: 'per-address', quota: perAddress, window: '1m', partition: 'address' })]
   return {
-    anonymous: { policies: policiesOf('anonymous') },
-    'unverified-agent': { policies: policiesOf('unverified-agent') },
-    human: { policies: [...policiesOf('human'), ...addressCap] },
-    agent: { policies: policiesOf('agent'), initialBurst: { ...firstMinutes } },
-    'verified-agent': { policies: policiesOf('verified-agent'), initialBurst: { ...firstMinutes } },
-    premium: { policies: policiesOf('premium') },
+    anonymous: { policies: policiesOf('anonymous'), priority: 0 },
+    'unverified-agent': { policies: policiesOf('unverified-agent'), priority: 0 },
+    human: { policies: [...policiesOf('human'), ...addressCap], priority: 1 },
+    agent: { policies: policiesOf('agent'), priority: 2, initialBurst: { ...firstMinutes } },
+    'verified-agent': { policies: policiesOf('verified-agent'), priority: 3, initialBurst: { ...firstMinutes } },
+    premium: { policies: policiesOf('premium'), priority: 4 },
   }
 }
 

@@ -8,6 +8,17 @@ export interface Limit {
   readonly members?: readonly string[]
   /** For windows that follow the calendar: where one begins and when refused clients are told to come back. */
   readonly calendar?: CalendarLimit | undefined
+  /** Of a pool: which of its tiers asks. */
+  readonly seating?: Seating | undefined
+}
+
+/** A tier's place among those that share a pool. */
+export interface Seating {
+  /** How many tiers share the pool, and which of them this is, from 0. */
+  readonly seats: number
+  readonly seat: number
+  /** The seats of those who go first. */
+  readonly higher: readonly number[]
 }
 
 /** A calendar as arithmetic. */

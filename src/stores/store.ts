@@ -1,4 +1,4 @@
-import type { CalendarLimit } from '../policies/algorithm.ts'
+import type { CalendarLimit, Seating } from '../policies/algorithm.ts'
 import type { PolicyKind } from '../policy.ts'
 
 /**
@@ -24,11 +24,21 @@ export interface Charge {
   readonly calendar?: CalendarLimit | undefined
   /** There must be room for one unit to start; nothing is charged until it is settled. */
   readonly after?: boolean
+  /** Of a pool: what the charge is there, and which of its tiers asks. */
+  readonly role?: PoolRole | undefined
+  readonly seating?: Seating | undefined
   /** Counts requests, so that the first minutes' extra may stand in for it. Never together with `shadow`. */
   readonly liftable: boolean
   /** Decides and counts, and refuses nothing. */
   readonly shadow: boolean
 }
+
+/**
+ * What a charge is in a pool. Of a pool that tiers share there are three, one after the other: a tier's `own` part, the `common`
+ * part, and the `demand` for it. The common part is charged only when the own one is used up, and only while the demand of those
+ * who go first leaves room.
+ */
+export type PoolRole = 'whole' | 'own' | 'common' | 'demand'
 
 /** A charge that was made, with all that is needed to take it back. */
 export interface Charged {
@@ -71,8 +81,9 @@ export interface DecisionRequest {
  * - `refused`: it has none.
  * - `lifted`: it has none, and the first minutes' extra was charged in its stead.
  * - `inactive`: the first minutes' extra is over.
+ * - `spared`: a pool's common part, or the demand for it, that was not needed.
  */
-export type Verdict = 'fits' | 'refused' | 'lifted' | 'inactive'
+export type Verdict = 'fits' | 'refused' | 'lifted' | 'inactive' | 'spared'
 
 export interface ChargeOutcome {
   readonly verdict: Verdict

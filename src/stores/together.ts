@@ -5,6 +5,7 @@ import { fixedWindowAlgorithm } from '../policies/fixed-window.ts'
 import { slidingLogAlgorithm } from '../policies/sliding-log.ts'
 import { slidingWindowAlgorithm } from '../policies/sliding-window.ts'
 import { tokenBucketAlgorithm } from '../policies/token-bucket.ts'
+import { noteDemand, poolDemandAlgorithm, type PoolDemandState } from '../policies/pool.ts'
 import { uniqueTargetsAlgorithm } from '../policies/unique-targets.ts'
 import type { PolicyKind } from '../policy.ts'
 import type { Charge, Charged, ChargeOutcome, Correction, DecisionRequest, StoreDecision, Verdict } from './store.ts'
@@ -19,6 +20,7 @@ export const algorithms: Record<PolicyKind, Algorithm<unknown>> = {
   concurrency: concurrencyAlgorithm,
   failures: slidingWindowAlgorithm,
   'unique-targets': uniqueTargetsAlgorithm,
+  'pool-demand': poolDemandAlgorithm,
 }
 
 /** Told waits that would end this close to the end of the first minutes do not count on them, in µs. */
@@ -60,10 +62,11 @@ export function decideTogether(request: DecisionRequest, now: number, counters: 
     const cost = charge.after === true ? 1 : charge.cost
     return charge.kind === 'first-minutes' || cost === 0 ? 0 : waitFor(charge, states[index], now, cost)
   })
+  const spared = sharePools(charges, waits)
   let hardWait = 0
   let softWait = 0
   charges.forEach((charge, index) => {
-    if (charge.shadow) return
+    if (charge.shadow || charge.role === 'own' || charge.role === 'demand') return
     if (charge.liftable) softWait = Math.max(softWait, waits[index]!)
     else hardWait = Math.max(hardWait, waits[index]!)
   })
@@ -73,6 +76,15 @@ export function decideTogether(request: DecisionRequest, now: number, counters: 
   const extraEnds = extra && extraState ? extraState.start + extra.windowUs : 0
   const lifts = extra !== undefined && hasExtra(extraState!, extra, now, extra.cost)
   const admitted = hardWait === 0 && (softWait === 0 || lifts)
+
+  // What those who go first ask for is noted even when they do not get it: the others make room.
+  if (request.commit) {
+    charges.forEach((charge, index) => {
+      if (charge.role !== 'demand' || spared[index] || charge.cost === 0) return
+      noteDemand(states[index] as PoolDemandState, charge, charge.cost)
+      counters.keep(charge, states[index])
+    })
+  }
 
   let wait = 0
   const added = charges.map(() => 0)
@@ -88,7 +100,7 @@ export function decideTogether(request: DecisionRequest, now: number, counters: 
   } else if (request.commit) {
     charges.forEach((charge, index) => {
       const isExtra = index === extraIndex
-      if (!isExtra && (waits[index] !== 0 || charge.cost === 0 || charge.after === true)) return
+      if (!isExtra && (waits[index] !== 0 || spared[index] || charge.cost === 0 || charge.after === true)) return
       const cost = isExtra && softWait === 0 ? 0 : charge.cost
       added[index] = algorithms[charge.kind].charge(states[index], charge, now, cost)
       counters.keep(charge, states[index])
@@ -100,6 +112,8 @@ export function decideTogether(request: DecisionRequest, now: number, counters: 
     let verdict: Verdict = 'fits'
     if (index === extraIndex) {
       if (now >= extraEnds) verdict = 'inactive'
+    } else if (spared[index]) {
+      verdict = 'spared'
     } else if (waits[index] !== 0) {
       verdict = lifts && charge.liftable ? 'lifted' : 'refused'
     }
@@ -112,6 +126,24 @@ export function decideTogether(request: DecisionRequest, now: number, counters: 
     }
   })
   return { admitted, nowUs: now, retryAfterUs: finite(wait), outcomes }
+}
+
+/**
+ * Brings together what a pool's three charges say: the common one waits for its own part or for those who go first, whichever
+ * the pool has room for sooner, and neither of them is needed while a tier has some of its own left.
+ *
+ * @returns for each charge whether it is not needed
+ */
+function sharePools(charges: readonly Charge[], waits: number[]): boolean[] {
+  return charges.map(({ role }, index) => {
+    if (role === 'common') {
+      const own = waits[index - 1]!
+      waits[index] = Math.min(own, Math.max(waits[index]!, waits[index + 1]!))
+      return own === 0
+    }
+    if (role === 'demand') return waits[index - 2] === 0
+    return false
+  })
 }
 
 /** The correction that takes a charge back whole. */

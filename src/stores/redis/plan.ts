@@ -1,5 +1,5 @@
 import type { PolicyKind } from '../../policy.ts'
-import type { Charge, ChargeOutcome, Correction, DecisionRequest, StoreDecision, Verdict } from '../store.ts'
+import type { Charge, ChargeOutcome, Correction, DecisionRequest, PoolRole, StoreDecision, Verdict } from '../store.ts'
 
 /** A call of one of the scripts, as lua/decide.lua and lua/settle.lua say in their headers. */
 export interface ScriptCall {
@@ -23,6 +23,7 @@ const kindNumbers: Record<PolicyKind, number> = {
   concurrency: 6,
   failures: 7,
   'unique-targets': 8,
+  'pool-demand': 9,
 }
 
 /** What grows with its use is stored apart from the partition's other counters. */
@@ -33,9 +34,12 @@ export function hasOwnKey(kind: PolicyKind): boolean {
   return withOwnKey.has(kind)
 }
 
+/** What a charge is in a pool, above the flags. */
+const roles: Record<PoolRole, number> = { whole: 0, own: 8, common: 16, demand: 24 }
+
 const does: Record<NonNullable<Correction['does']>, number> = { correct: 0, release: 1, renew: 2 }
 
-const verdicts: readonly Verdict[] = ['refused', 'fits', 'lifted', 'inactive']
+const verdicts: readonly Verdict[] = ['refused', 'fits', 'lifted', 'inactive', 'spared']
 
 export function planDecision(request: DecisionRequest, names: KeyNames): ScriptCall {
   const keys = new CallKeys(names)
@@ -43,7 +47,11 @@ export function planDecision(request: DecisionRequest, names: KeyNames): ScriptC
     entry(keys, charge, cost, chargedAtUs, added, 0),
   )
   const charges = request.charges.map((charge) => {
-    const flags = (charge.liftable ? 1 : 0) + (charge.shadow ? 2 : 0) + (charge.after === true ? 4 : 0)
+    const flags =
+      (charge.liftable ? 1 : 0) +
+      (charge.shadow ? 2 : 0) +
+      (charge.after === true ? 4 : 0) +
+      (charge.role === undefined ? 0 : roles[charge.role])
     return entry(keys, charge, charge.cost, 0, 0, flags)
   })
   const head = [request.commit ? 1 : 0, keys.list.length, undos.length, charges.length]
@@ -111,7 +119,9 @@ function entry(keys: CallKeys, charge: Charge, cost: number, at: number, added: 
   return `${keys.placeOf(charge)},${keys.placeOfOwn(charge)},${kindNumbers[kind]},${stateId},${windowUs},${quota},${capacity},${cost},${extraOf(charge)},${at},${added},${what}`
 }
 
-function extraOf({ kind, members = [], calendar }: Charge): string {
+function extraOf({ kind, members = [], calendar, seating }: Charge): string {
   if (calendar !== undefined) return `[${calendar.spreadUs},${calendar.originUs},${calendar.monthDay}]`
+  if (kind === 'pool-demand' && seating !== undefined)
+    return `[${[seating.seats, seating.seat, ...seating.higher].join()}]`
   return kind === 'concurrency' || kind === 'unique-targets' ? JSON.stringify(members) : '0'
 }

@@ -722,9 +722,95 @@ return '.', ends
 end,
 }
 end
+define[9] = function()
+local function zeros(seats)
+local row = {}
+for seat = 1, seats do row[seat] = 0 end
+return row
+end
+local function wanted(limit, asked_of)
+local sum = 0
+for index = 3, #limit.extra do sum = sum + asked_of(limit.extra[index] + 1) end
+return sum
+end
+local function left(state, limit)
+return limit.quota - wanted(limit, function(seat) return math.max(state.before[seat], state.asked[seat]) end)
+end
+local function some(row)
+for seat = 1, #row do
+if row[seat] > 0 then return true end
+end
+return false
+end
+local function expires(state, limit, now)
+if some(state.asked) then return state.start + 2 * limit.window end
+if some(state.before) then return state.start + limit.window end
+return now
+end
+return {
+open = function(stored, limit, now)
+local seats = limit.extra[1]
+local start = math.floor(now / limit.window) * limit.window
+local state = stored
+if type(stored) == 'string' then
+local row = { struct.unpack('<' .. string.rep('d', #stored / 8), stored) }
+state = { start = row[1], before = {}, asked = {}, had = {} }
+for seat = 1, (#stored / 8 - 1) / 3 do
+state.before[seat], state.asked[seat], state.had[seat] = row[seat * 3 - 1], row[seat * 3], row[seat * 3 + 1]
+end
+end
+if not state or #state.asked ~= seats or state.start + 2 * limit.window <= now then
+return { start = start, before = zeros(seats), asked = zeros(seats), had = zeros(seats) }
+end
+if state.start > now + limit.window then
+state.start = start
+state.mended = true
+end
+if state.start + limit.window > now then return state end
+return { start = state.start + limit.window, before = state.asked, asked = zeros(seats), had = zeros(seats) }
+end,
+earliest = function(state, limit, now, cost)
+if #limit.extra < 3 then return now end
+if state.had[limit.extra[2] + 1] + cost <= left(state, limit) then return now end
+local next_start = state.start + limit.window
+if cost <= limit.quota - wanted(limit, function(seat) return state.asked[seat] end) then return next_start end
+return next_start + limit.window
+end,
+remaining = function(state, limit)
+if #limit.extra < 3 then return limit.quota end
+return math.max(0, left(state, limit) - state.had[limit.extra[2] + 1])
+end,
+note = function(state, limit, cost)
+local seat = limit.extra[2] + 1
+state.asked[seat] = state.asked[seat] + cost
+end,
+charge = function(state, limit, now, cost)
+local seat = limit.extra[2] + 1
+state.had[seat] = state.had[seat] + cost
+return 0
+end,
+refund = function(state, limit, now, charged_at, cost)
+if charged_at < state.start then return end
+local seat = limit.extra[2] + 1
+state.had[seat] = math.max(0, state.had[seat] - cost)
+state.asked[seat] = math.max(0, state.asked[seat] - cost)
+end,
+expires = expires,
+pack = function(state, limit, now)
+local row = { state.start }
+for seat = 1, #state.asked do
+row[#row + 1] = state.before[seat]
+row[#row + 1] = state.asked[seat]
+row[#row + 1] = state.had[seat]
+end
+return struct.pack('<' .. string.rep('d', #row), unpack(row)), expires(state, limit, now)
+end,
+}
+end
 local FIRST_MINUTES = 5
 local LIFTABLE, SHADOW, AFTER = 1, 2, 4
-local REFUSED, FITS, LIFTED, INACTIVE = 0, 1, 2, 3
+local OWN, COMMON, DEMAND = 8, 16, 24
+local REFUSED, FITS, LIFTED, INACTIVE, SPARED = 0, 1, 2, 3, 4
 local SECOND = 1000000
 local function finite(wait)
 if wait == math.huge then return -1 end
@@ -749,6 +835,19 @@ end
 local function longer(one, other)
 if one < 0 or other < 0 then return -1 end
 return math.max(one, other)
+end
+local function share_pools(entries)
+for index, entry in ipairs(entries) do
+if entry.role == COMMON then
+local own = entries[index - 1].wait
+local of_common = longer(entry.wait, entries[index + 1].wait)
+entry.spared = own == 0
+if own >= 0 and (of_common < 0 or own < of_common) then of_common = own end
+entry.wait = of_common
+elseif entry.role == DEMAND then
+entry.spared = entries[index - 1].spared
+end
+end
 end
 local function decide(plan, base, now, answer)
 local commit = plan[1] == 1
@@ -775,38 +874,49 @@ end
 from = from + 12
 end
 local entries, extra = {}, nil
-local hard_wait, lifted_wait, hard, soft = 0, 0, false, false
 for index = 1, charges do
 local entry = read_entry(plan, from, base, commit)
 entry.record, entry.partition = open(entry)
-entries[index] = entry
-if entry.kind == FIRST_MINUTES then
-extra = entry
-else
-entry.after = entry.does >= AFTER
-local flags = entry.does % AFTER
-entry.liftable = flags == LIFTABLE
+entry.role = entry.does - entry.does % OWN
+entry.after = entry.does % OWN >= AFTER
+entry.shadow = entry.does % AFTER == SHADOW
+entry.liftable = entry.does % AFTER == LIFTABLE
 entry.wait = 0
 local cost = entry.after and 1 or entry.cost
-if cost > 0 then entry.wait = wait_for(entry.record, entry, now, cost) end
-if flags < SHADOW then
-if entry.liftable then
-lifted_wait = longer(lifted_wait, entry.wait)
-soft = soft or entry.wait ~= 0
-else
-hard_wait = longer(hard_wait, entry.wait)
-hard = hard or entry.wait ~= 0
+if entry.kind == FIRST_MINUTES then
+extra = entry
+elseif cost > 0 then
+entry.wait = wait_for(entry.record, entry, now, cost)
 end
-end
-end
+entries[index] = entry
 from = from + 12
 end
+share_pools(entries)
+local hard_wait, lifted_wait = 0, 0
+for index = 1, charges do
+local entry = entries[index]
+if entry.liftable then
+lifted_wait = longer(lifted_wait, entry.wait)
+elseif not entry.shadow and entry.role ~= OWN and entry.role ~= DEMAND then
+hard_wait = longer(hard_wait, entry.wait)
+end
+end
+local hard, soft = hard_wait ~= 0, lifted_wait ~= 0
 local lifts, extra_ends = false, 0
 if extra then
 extra_ends = extra.record.state.start + extra.window
 lifts = now < extra_ends and extra.record.state.used + extra.cost <= extra.quota
 end
 local admitted = not hard and (not soft or lifts)
+if commit then
+for index = 1, charges do
+local entry = entries[index]
+if entry.role == DEMAND and not entry.spared and entry.cost > 0 then
+entry.record.algorithm.note(entry.record.state, entry, entry.cost)
+keep(entry.partition, entry.record)
+end
+end
+end
 local wait = 0
 if not admitted then
 local begun = extra and extra.record.state.granted
@@ -824,7 +934,7 @@ local entry = entries[index]
 if entry == extra then
 extra.record.algorithm.charge(extra.record.state, extra, now, soft and extra.cost or 0)
 keep(entry.partition, entry.record)
-elseif entry.wait == 0 and entry.cost > 0 and not entry.after then
+elseif entry.wait == 0 and entry.cost > 0 and not entry.after and not entry.spared then
 entry.new = entry.record.algorithm.charge(entry.record.state, entry, now, entry.cost)
 keep(entry.partition, entry.record)
 end
@@ -841,6 +951,8 @@ local algorithm, state = entry.record.algorithm, entry.record.state
 local verdict = FITS
 if entry == extra then
 if now >= extra_ends then verdict = INACTIVE end
+elseif entry.spared then
+verdict = SPARED
 elseif entry.wait ~= 0 then
 verdict = (lifts and entry.liftable) and LIFTED or REFUSED
 end
@@ -1587,6 +1699,91 @@ if ends > now then
 redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((ends - now) / 1000)))
 end
 return '.', ends
+end,
+}
+end
+define[9] = function()
+local function zeros(seats)
+local row = {}
+for seat = 1, seats do row[seat] = 0 end
+return row
+end
+local function wanted(limit, asked_of)
+local sum = 0
+for index = 3, #limit.extra do sum = sum + asked_of(limit.extra[index] + 1) end
+return sum
+end
+local function left(state, limit)
+return limit.quota - wanted(limit, function(seat) return math.max(state.before[seat], state.asked[seat]) end)
+end
+local function some(row)
+for seat = 1, #row do
+if row[seat] > 0 then return true end
+end
+return false
+end
+local function expires(state, limit, now)
+if some(state.asked) then return state.start + 2 * limit.window end
+if some(state.before) then return state.start + limit.window end
+return now
+end
+return {
+open = function(stored, limit, now)
+local seats = limit.extra[1]
+local start = math.floor(now / limit.window) * limit.window
+local state = stored
+if type(stored) == 'string' then
+local row = { struct.unpack('<' .. string.rep('d', #stored / 8), stored) }
+state = { start = row[1], before = {}, asked = {}, had = {} }
+for seat = 1, (#stored / 8 - 1) / 3 do
+state.before[seat], state.asked[seat], state.had[seat] = row[seat * 3 - 1], row[seat * 3], row[seat * 3 + 1]
+end
+end
+if not state or #state.asked ~= seats or state.start + 2 * limit.window <= now then
+return { start = start, before = zeros(seats), asked = zeros(seats), had = zeros(seats) }
+end
+if state.start > now + limit.window then
+state.start = start
+state.mended = true
+end
+if state.start + limit.window > now then return state end
+return { start = state.start + limit.window, before = state.asked, asked = zeros(seats), had = zeros(seats) }
+end,
+earliest = function(state, limit, now, cost)
+if #limit.extra < 3 then return now end
+if state.had[limit.extra[2] + 1] + cost <= left(state, limit) then return now end
+local next_start = state.start + limit.window
+if cost <= limit.quota - wanted(limit, function(seat) return state.asked[seat] end) then return next_start end
+return next_start + limit.window
+end,
+remaining = function(state, limit)
+if #limit.extra < 3 then return limit.quota end
+return math.max(0, left(state, limit) - state.had[limit.extra[2] + 1])
+end,
+note = function(state, limit, cost)
+local seat = limit.extra[2] + 1
+state.asked[seat] = state.asked[seat] + cost
+end,
+charge = function(state, limit, now, cost)
+local seat = limit.extra[2] + 1
+state.had[seat] = state.had[seat] + cost
+return 0
+end,
+refund = function(state, limit, now, charged_at, cost)
+if charged_at < state.start then return end
+local seat = limit.extra[2] + 1
+state.had[seat] = math.max(0, state.had[seat] - cost)
+state.asked[seat] = math.max(0, state.asked[seat] - cost)
+end,
+expires = expires,
+pack = function(state, limit, now)
+local row = { state.start }
+for seat = 1, #state.asked do
+row[#row + 1] = state.before[seat]
+row[#row + 1] = state.asked[seat]
+row[#row + 1] = state.had[seat]
+end
+return struct.pack('<' .. string.rep('d', #row), unpack(row)), expires(state, limit, now)
 end,
 }
 end
