@@ -7,7 +7,7 @@
 --        entries, twelve each: key, own key (or 0), kind, state id, window, quota, capacity, cost, extra (0, or an array of
 --        members, or a calendar: spread, origin, first day of months), and
 --        at an undo: when it was charged, which members were new, 0;
---        at a charge: 0, 0, and the sum of 1 if the first minutes' extra may stand in for it, 2 if it only watches (shadow),
+--        at a charge: 0, 1 if it is for slots that come back by their leases alone, and the sum of 1 if the first minutes' extra may stand in for it, 2 if it only watches (shadow),
 --        4 if it is charged afterwards and only needs room for one to start, and of a pool that tiers share, 8 for the tier's own
 --        part, then 16 for the common part, then 24 for the demand for it, whose extra is seats, seat, seats that go first.
 -- RETURNS one flat row of integers. A decision: admitted (1 or 0), the time, the wait until the same is admitted
@@ -49,7 +49,7 @@ end
 
 -- How long until there is room for as much again: of what is counted by name, for one that is new.
 local function wait_for_another(record, limit, now)
-  local algorithm, cost = record.algorithm, math.max(limit.cost, 1)
+  local algorithm, cost = record.algorithm, limit.after and 1 or math.max(limit.cost, 1)
   if algorithm.needs then
     cost = 1
     limit.extra = {}
@@ -144,11 +144,21 @@ local function decide(plan, base, now, answer)
   end
   local admitted = not hard and (not soft or lifts)
 
-  -- What those who go first ask for is noted even when they do not get it: the others make room.
-  if commit then
+  -- What those who go first ask for is noted even when they do not get it: the others make room. Not what the pool can never
+  -- give, nor what something else refuses, or one client that is out of its own quota would hold up all who go after it.
+  local refused_elsewhere = false
+  for index = 1, charges do
+    local entry = entries[index]
+    if entry.role == 0 and not entry.shadow and entry.wait ~= 0 and not (entry.liftable and lifts) then
+      refused_elsewhere = true
+    end
+  end
+  if commit and not refused_elsewhere then
     for index = 1, charges do
       local entry = entries[index]
-      if entry.role == DEMAND and not entry.spared and entry.cost > 0 then
+      local noted = entry.role == DEMAND and not entry.spared and entry.cost > 0 and entry.cost <= entry.capacity
+      -- Charged afterwards, it is noted when it is known.
+      if noted and not (entry.after and admitted) then
         entry.record.algorithm.note(entry.record.state, entry, entry.cost)
         keep(entry.partition, entry.record)
       end

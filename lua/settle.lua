@@ -41,6 +41,7 @@ for index = 1, plan[1] do
     record.algorithm.refund(record.state, entry, now, entry.at, -entry.cost, entry.added)
   elseif entry.cost > 0 then
     record.algorithm.charge(record.state, entry, now, entry.cost)
+    if record.algorithm.note then record.algorithm.note(record.state, entry, entry.cost) end
   end
   keep(partition, record)
 end

@@ -3,7 +3,7 @@ import type { Ruling } from './decide.ts'
 import type { Decision, LimitStatus, RefusalReason } from './decision.ts'
 import type { PricedPolicy } from './price.ts'
 import type { AppliedPolicy } from './respond/answer.ts'
-import type { ActualCost } from './settlement.ts'
+import { nothingAtAll, type ActualCost } from './settlement.ts'
 import type { ChargeOutcome } from './stores/store.ts'
 
 /** What a decision tells about how it came about. */
@@ -17,7 +17,7 @@ export interface AdmissionFacts {
   /** When to come back, where the limits do not tell. */
   readonly retryAfterMs?: number | null | undefined
   /** Takes a total that the app settles, or that all is to be given back. */
-  readonly settle: (total: ActualCost | 'refund') => void
+  readonly settle: (total: ActualCost | typeof nothingAtAll) => void
   /** Gives back the slots that the request holds. */
   readonly release: () => void
 }
@@ -54,7 +54,7 @@ export class Admission implements Decision {
   }
 
   refund(): void {
-    this.#settle('refund')
+    this.#settle(nothingAtAll)
   }
 
   release(): void {
@@ -82,7 +82,9 @@ export function limitsOf(priced: readonly PricedPolicy[], ruling: Ruling): (Limi
     if (outcome.verdict === 'inactive' || role === 'own' || role === 'demand') return undefined
     const { verdict, remaining, waitUs, resetUs } = role === 'common' ? ofPool(outcomes, index) : outcome
     const free = policy.kind === 'first-minutes' ? !lifted : admitted && verdict !== 'fits'
-    const quota = pooled === undefined ? charge.quota : (pooled.whole.quota as number)
+    const isShared = role === 'common'
+    const quota = isShared ? (pooled!.whole.quota as number) : charge.quota
+    const own = priced[index - 1]?.charge.capacity ?? 0
     return {
       name: policy.name,
       quota,
@@ -95,9 +97,16 @@ export function limitsOf(priced: readonly PricedPolicy[], ruling: Ruling): (Limi
       capacity:
         policy.kind === 'first-minutes'
           ? quota
-          : ((pooled?.whole.burst as number | undefined) ?? (pooled === undefined ? charge.capacity : quota)),
+          : isShared
+            ? sharedCapacity(own, charge.capacity, waitUs === null)
+            : charge.capacity,
     }
   })
+}
+
+/** What a tier can use of a pool at once; by one request, which is charged to one of the parts, if that is what is asked. */
+function sharedCapacity(own: number, common: number, byOneRequest: boolean): number {
+  return byOneRequest ? Math.max(own, common) : own + common
 }
 
 /** What a pool has for a tier: its own part, and of the common part what those who go first leave. */

@@ -163,7 +163,7 @@ function mayRefuse({ charge }: PricedPolicy): boolean {
 
 /** Whether a request costs more than a limit ever holds, and not merely more than this process's share of it. */
 function isNever(priced: readonly PricedPolicy[]): boolean {
-  return priced.some((one) => mayRefuse(one) && one.charge.cost > one.charge.capacity)
+  return priced.some((one) => mayRefuse(one) && one.charge.after !== true && one.charge.cost > one.charge.capacity)
 }
 
 /** A process's part of a limit: rounded down, at least 1, so that together they stay within it where they can. */

@@ -17,7 +17,6 @@ export const errorCodes = {
   RAMPMETER_HEADERS_CLASH: 'two header families that use the same field names',
   RAMPMETER_INVALID_ROUTE: 'a key of the `routes` table that is not a method and an Express 5 path',
   RAMPMETER_INVALID_REDIS: '`redisStore` was not given an ioredis client it can use',
-  RAMPMETER_CLUSTER_UNSUPPORTED: 'an ioredis Cluster was given, which this version does not support',
   RAMPMETER_INVALID_COST: 'a cost that is not a whole number of at least 0',
   RAMPMETER_INVALID_QUOTA: 'a quota or burst that is not a whole number in range',
   RAMPMETER_POLICY_FUNCTION_FAILED: 'a function given to a policy threw',

@@ -40,7 +40,7 @@ export {
 
 export { memoryStore, type MemoryStoreOptions } from './stores/memory.ts'
 export { redisStore, type RedisStoreOptions } from './stores/redis/redis-store.ts'
-export type { RedisClient } from './stores/redis/client.ts'
+export type { ClusterClient, RedisClient } from './stores/redis/client.ts'
 export type {
   Charge,
   Charged,

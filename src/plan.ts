@@ -24,8 +24,8 @@ export interface Pooled {
   readonly pool: string
   readonly role: PoolRole
   readonly seating: Seating
-  /** Of `common`: the quota and burst of the whole pool, as they are told. */
-  readonly whole: Pick<Policy, 'quota' | 'burst'>
+  /** Of `common`: the quota of the whole pool, as it is told. */
+  readonly whole: Pick<Policy, 'quota'>
 }
 
 /** All policies that a request of a tier may meet on a route. Which of them apply, the request tells. */
@@ -142,18 +142,20 @@ function planPool(
   const members = Object.keys(tiers).filter((other) => tiers[other]!.pool === pool)
   const seat = members.indexOf(name)
   const higher = members.flatMap((other, index) => (tiers[other]!.priority > priority ? [index] : []))
-  const seating = { seats: members.length, seat, higher }
-  const planned = (policy: Policy, role: PoolRole, whole: Policy): PlannedPolicy => ({
-    policy,
-    ofRoute: false,
-    highRisk: false,
-    liftable: false,
-    pooled: { pool, role, seating, whole },
-  })
+  const shared = { seats: members.length, seat, higher }
   return policies.flatMap((policy) => {
-    if (members.length === 1) return [planned(policy, 'whole', policy)]
+    // Slots come back when they come back: what others ask for in a window says nothing about them.
+    const seating = policy.kind === 'concurrency' ? { ...shared, higher: [] } : shared
+    const planned = (part: Policy, role: PoolRole): PlannedPolicy => ({
+      policy: part,
+      ofRoute: false,
+      highRisk: false,
+      liftable: false,
+      pooled: { pool, role, seating, whole: policy },
+    })
+    if (members.length === 1) return [planned(policy, 'whole')]
     const { guaranteed, common, demand } = sharePool(policy, guarantee, seating, `the pool "${pool}"`)
-    return [planned(guaranteed, 'own', policy), planned(common, 'common', policy), planned(demand, 'demand', policy)]
+    return [planned(guaranteed, 'own'), planned(common, 'common'), planned(demand, 'demand')]
   })
 }
 
@@ -169,6 +171,8 @@ function planOf(
   what: string,
 ): Plan {
   const ofTier = replace ? [] : tier.policies
+  // Replaced by nothing, a route has no limits at all: a health check does not wait for a pool.
+  const ofPool = replace && own.length === 0 ? [] : pooled
   const planned: PlannedPolicy[] = [
     ...ofTier.map((policy) => ({
       policy,
@@ -177,7 +181,7 @@ function planOf(
       liftable: tier.initialBurst !== undefined && isLiftable(policy),
     })),
     ...own.map((policy) => ({ policy, ofRoute: true, highRisk, liftable: false })),
-    ...pooled,
+    ...ofPool,
   ]
   if (tier.initialBurst !== undefined && planned.some(({ liftable }) => liftable)) {
     planned.push({ policy: firstMinutes(tier.initialBurst), ofRoute: false, highRisk: false, liftable: false })

@@ -6,7 +6,7 @@ import { isThenable } from './identify/thenable.ts'
 import type { DecideRequest } from './limiter.ts'
 import type { Route } from './options.ts'
 import type { Plan, PlannedPolicy } from './plan.ts'
-import { fnv1a, largestAmount } from './policies/build.ts'
+import { fnv1a, isMeasured, largestAmount } from './policies/build.ts'
 import { calendarLimit } from './policies/calendar.ts'
 import type { Amount, Policy } from './policy.ts'
 import type { Charge } from './stores/store.ts'
@@ -40,7 +40,7 @@ export async function price(plan: Plan, client: Client, circumstances: Circumsta
     const { pooled } = planned
     const partition = pooled === undefined ? circumstances.partitionOf(policy) : `${reserved}pool:${pooled.pool}`
     const members = membersOf(policy, circumstances)
-    const cost = members === none ? circumstances.costOf(policy) : members.length
+    const cost = members === none ? amountCharged(policy, circumstances) : members.length
     priced.push({
       // One by one: a spread here costs a third of a decision in memory.
       policy,
@@ -74,13 +74,20 @@ function chargeOf(
     capacity: policy.renewAfterMs === undefined ? (quota === 0 ? 0 : burst) : policy.renewAfterMs * 1000,
     cost: checkCost(cost, () => `the cost of policy ${JSON.stringify(policy.name)}`),
     members,
-    calendar: calendar === undefined ? undefined : calendarLimit(calendar, policy.windowMs, placeOf(partition)),
+    calendar: calendar === undefined ? undefined : calendarLimit(calendar, policy.windowMs, placeOf(client.id)),
+    untilExpiry: policy.per === undefined ? undefined : true,
     after: kind === 'failures' ? !(policy.reserve ?? highRisk) : policy.charge === 'after',
     role: pooled?.role,
     seating: pooled?.seating,
     liftable,
     shadow: policy.mode === 'shadow',
   }
+}
+
+/** What a policy charges: a failure is one, whatever the route costs, and what is measured costs nothing before it is. */
+function amountCharged(policy: Policy, circumstances: Circumstances): number | Promise<number> {
+  const { kind, unit } = policy
+  return kind === 'failures' || unit === 'concurrent-requests' || isMeasured(policy) ? 1 : circumstances.costOf(policy)
 }
 
 /** The members of a plain amount. */
@@ -109,8 +116,12 @@ function hashMember(text: string): string {
 }
 
 /** A client's place among those whom a calendar quota refused, from 0 to 1: always the same. */
-function placeOf(partition: string): number {
-  return fnv1a(partition) / 2 ** 32
+function placeOf(client: string): number {
+  // Ids that differ in their last letter only would lie side by side.
+  let mixed = fnv1a(client)
+  mixed = Math.imul(mixed ^ (mixed >>> 16), 0x85ebca6b)
+  mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35)
+  return ((mixed ^ (mixed >>> 16)) >>> 0) / 2 ** 32
 }
 
 function amountOf(policy: Policy, what: 'quota' | 'burst', amount: Amount, client: Client): number {
@@ -213,6 +224,14 @@ function readTargets(policy: Policy, targets: unknown): readonly string[] {
   )
 }
 
+function readSession(policy: Policy, session: unknown): string {
+  if (typeof session === 'string' && session !== '' && session.length <= longestTarget) return session
+  throw new RampmeterError(
+    'RAMPMETER_INVALID_TARGET',
+    `the session that a slot of policy ${JSON.stringify(policy.name)} is for came out as ${typeof session === 'string' ? `a text of ${session.length} characters` : typeof session}; return a text of 1 to ${longestTarget} characters that names it`,
+  )
+}
+
 /** In characters. */
 const longestTarget = 8192
 
@@ -259,11 +278,9 @@ export function circumstancesOfRequest(
     },
 
     sessionOf(policy) {
-      const session: unknown = call(policy, 'per', () => policy.per!(req, client))
-      if (typeof session === 'string' && session !== '' && session.length <= longestTarget) return session
-      throw new RampmeterError(
-        'RAMPMETER_INVALID_TARGET',
-        `the function \`per\` of policy ${JSON.stringify(policy.name)} returned ${typeof session}; return a text that names the session`,
+      return readSession(
+        policy,
+        call(policy, 'per', () => policy.per!(req, client)),
       )
     },
 
@@ -295,7 +312,9 @@ export function circumstancesOfDecide(
 
     partitionOf(policy) {
       const { partition } = policy
-      const given = Object.hasOwn(partitions, policy.name) ? partitions[policy.name] : undefined
+      // Of sessions, what is given names the session, unless a function would tell whose they are.
+      const isSession = policy.per !== undefined && typeof partition === 'string'
+      const given = !isSession && Object.hasOwn(partitions, policy.name) ? partitions[policy.name] : undefined
       if (partition === 'address') {
         const address = given ?? client.address
         if (typeof address === 'string' && address !== '') return address.startsWith('ip:') ? address : `ip:${address}`
@@ -316,8 +335,11 @@ export function circumstancesOfDecide(
 
     costOf: (policy) => (typeof policy.cost === 'number' ? policy.cost : checkCost(cost, () => '`cost`')),
 
-    // What a request cannot tell is the client's one session.
-    sessionOf: (policy) => (Object.hasOwn(partitions, policy.name) ? partitions[policy.name]! : client.id),
+    // Nothing given, it is the client's one session.
+    sessionOf: (policy) => {
+      const isGiven = typeof policy.partition === 'string' && Object.hasOwn(partitions, policy.name)
+      return readSession(policy, isGiven ? partitions[policy.name] : client.id)
+    },
 
     targetsOf: (policy) => readTargets(policy, target),
   }

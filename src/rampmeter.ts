@@ -19,7 +19,7 @@ import { circumstancesOfRequest, isClientId, isSamePrice, price, type PricedPoli
 import { createFieldWriter } from './respond/fields.ts'
 import { createRefuser } from './respond/refuse.ts'
 import { createRouteTable } from './route-table.ts'
-import { Settlement } from './settlement.ts'
+import { nothingAtAll, Settlement } from './settlement.ts'
 import { Settler } from './settler.ts'
 import { memoryStore } from './stores/memory.ts'
 import type { PresetTier } from './tier.ts'
@@ -98,13 +98,17 @@ export function rampmeter<Tier extends string = PresetTier, Pool extends string 
     const { value: planned, params } = own === null ? routeOf(req) : { value: own, params: {} }
     const plan = plans.forTier(planned, client.tier)
     const priced = await price(plan, client, circumstancesOfRequest(req, client, planned.route, params))
-    if (outer !== undefined && isSettledBy(outer, identified, client, priced)) return true
+    if (outer !== undefined && isSettledBy(outer, identified, client, priced)) {
+      settler.takeCost(res, outer.settlement, planned.route.costHeader)
+      return true
+    }
 
     const ruling = await decider.decide(priced, outer?.settlement.ruling)
     outer?.settlement.end()
     const settlement = new Settlement(ruling, priced)
     passages.set(req, { identified, client, priced, settlement })
-    settler.follow(req, res, settlement, planned.route.costHeader)
+    settler.follow(req, res, settlement)
+    settler.takeCost(res, settlement, planned.route.costHeader)
 
     const obeyed = isEnforced(client)
     const unproven = ruling.admitted || !obeyed ? unprovenReason(identified) : undefined
@@ -140,7 +144,7 @@ export function rampmeter<Tier extends string = PresetTier, Pool extends string 
     } catch (error) {
       // What fails is charged nothing, by the limiter further out neither.
       const outer = passages.get(req)
-      if (outer !== undefined) settler.now(outer.settlement, 'refund')
+      if (outer !== undefined) settler.now(outer.settlement, nothingAtAll)
       next(error)
       return
     }

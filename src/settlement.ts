@@ -1,5 +1,6 @@
 import type { Ruling } from './decide.ts'
 import { RampmeterError } from './errors.ts'
+import { isMeasured } from './policies/build.ts'
 import type { Policy } from './policy.ts'
 import { checkCost, show, type PricedPolicy } from './price.ts'
 import type { Charged, Correction } from './stores/store.ts'
@@ -7,12 +8,15 @@ import type { Charged, Correction } from './stores/store.ts'
 /** What a request really cost: one total for every policy, or one by policy name. */
 export type ActualCost = number | Readonly<Record<string, number>>
 
+/** Said in a total's stead: this request never was. A symbol, since whatever an app can write would be a total that is wrong. */
+export const nothingAtAll: unique symbol = Symbol('refund')
+
 /** What only the end of a response tells. */
 export interface ResponseFacts {
-  /** Bytes of body that were really sent. */
-  readonly bytes: number
-  /** Whether the response counts as a failure for a policy. */
-  readonly isFailure: (policy: Policy) => boolean
+  /** Bytes of body that were really sent; undefined where nothing is sent. */
+  readonly bytes: number | undefined
+  /** Whether the response counts as a failure for a policy; undefined while there is none to judge. */
+  readonly isFailure: ((policy: Policy) => boolean) | undefined
 }
 
 /** A charge, with what it was made for and what it was to cost. */
@@ -52,35 +56,20 @@ export class Settlement {
     return this.#leases.length > 0 || this.#items.some(({ policy }) => isAfter(policy) || policy.kind === 'failures')
   }
 
+  /** Whether a policy asks what the response was. */
+  get judgesResponse(): boolean {
+    return this.#items.some(({ policy }) => policy.kind === 'failures')
+  }
+
   /** Whether a policy counts the bytes that are sent. */
   get countsBytes(): boolean {
     return this.#items.some(({ policy }) => isMeasured(policy))
   }
 
-  /**
-   * @throws {RampmeterError} `RAMPMETER_INVALID_COST`
-   */
-  state(total: ActualCost): void {
-    if (typeof total === 'number') {
-      checkCost(total, () => 'the settled cost')
-    } else if (typeof total === 'object' && total !== null) {
-      for (const [name, cost] of Object.entries(total)) {
-        checkCost(cost, () => `the settled cost of policy ${JSON.stringify(name)}`)
-      }
-    } else {
-      throw new RampmeterError(
-        'RAMPMETER_INVALID_COST',
-        `settle was given ${show(total)}; write a whole number, or one for each policy by name`,
-      )
-    }
-    this.#total = total
-    this.#refunded = false
-  }
-
-  /** This request never was: not even the targets it touched. */
-  refund(): void {
-    this.#total = 0
-    this.#refunded = true
+  /** Takes a total, or that this request never was: not even the targets it touched. */
+  state(total: ActualCost | typeof nothingAtAll): void {
+    this.#refunded = total === nothingAtAll
+    this.#total = total === nothingAtAll ? 0 : total
   }
 
   /** Another limiter further in has taken the charge over: nothing said here counts any more. */
@@ -121,21 +110,41 @@ export class Settlement {
 
   #finalCost({ policy, asked, charged }: Item, facts: ResponseFacts | undefined): number {
     const total = this.#total
-    if (policy.kind === 'concurrency') return charged.cost
+    // Slots are released, not settled; the demand for those of a pool costs what they do.
+    if (policy.unit === 'concurrent-requests') return charged.cost
     if (this.#refunded) return 0
     if (typeof total === 'object' && Object.hasOwn(total, policy.name)) return total[policy.name]!
     if (policy.kind === 'unique-targets') return charged.cost
-    if (policy.kind === 'failures') return facts === undefined ? charged.cost : Number(facts.isFailure(policy))
-    if (isMeasured(policy)) return facts === undefined ? charged.cost : facts.bytes
+    if (policy.kind === 'failures') {
+      return facts?.isFailure === undefined ? charged.cost : Number(facts.isFailure(policy))
+    }
+    if (isMeasured(policy) && facts?.bytes !== undefined) return facts.bytes
     if (typeof total === 'number') return total
-    return isAfter(policy) && facts !== undefined ? asked : charged.cost
+    return isAfter(policy) && !isMeasured(policy) && facts !== undefined ? asked : charged.cost
+  }
+}
+
+/**
+ * Lets a total through that can be settled.
+ *
+ * @throws {RampmeterError} `RAMPMETER_INVALID_COST`
+ */
+export function checkTotal(total: ActualCost | typeof nothingAtAll): void {
+  if (total === nothingAtAll) return
+  if (typeof total === 'number') {
+    checkCost(total, () => 'the settled cost')
+  } else if (typeof total === 'object' && total !== null) {
+    for (const [name, cost] of Object.entries(total)) {
+      checkCost(cost, () => `the settled cost of policy ${JSON.stringify(name)}`)
+    }
+  } else {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_COST',
+      `settle was given ${show(total)}; write a whole number, or one for each policy by name`,
+    )
   }
 }
 
 function isAfter(policy: Policy): boolean {
   return policy.charge === 'after'
-}
-
-function isMeasured(policy: Policy): boolean {
-  return policy.unit === 'content-bytes' && isAfter(policy) && policy.cost === undefined
 }

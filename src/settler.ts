@@ -1,11 +1,14 @@
+import type { Socket } from 'node:net'
 import type { Request, Response } from 'express'
 import onHeaders from 'on-headers'
 import { measureBody } from './body-bytes.ts'
 import type { Decider } from './decide.ts'
 import { warn } from './errors.ts'
+import { isThenable } from './identify/thenable.ts'
+import { largestAmount } from './policies/build.ts'
 import { isFailure } from './policies/failures.ts'
 import type { Policy } from './policy.ts'
-import type { ActualCost, ResponseFacts, Settlement } from './settlement.ts'
+import { checkTotal, type ActualCost, type nothingAtAll, type Settlement } from './settlement.ts'
 import type { Correction } from './stores/store.ts'
 
 /** How often the slots of requests that are still at work are kept, in ms: thrice in the shortest lease. */
@@ -25,6 +28,8 @@ export class Settler {
   /** Requests that hold slots, and when their leases were last renewed, in ms. */
   readonly #holding = new Map<Settlement, number>()
   #renewal: NodeJS.Timeout | undefined
+  /** What is to be done when a connection closes with responses that it never came to. */
+  readonly #queued = new WeakMap<Socket, Set<() => void>>()
   readonly #watched = new WeakSet<Settlement>()
   readonly #warned = new Set<string>()
 
@@ -36,44 +41,78 @@ export class Settler {
   /**
    * Follows a response: at its end, complete or not, what is charged afterwards is charged, what was reserved for nothing comes
    * back, and slots are released.
-   *
-   * @param costHeader a field of the response that says the cost, and is taken out before it leaves
    */
-  follow(req: Request, res: Response, settlement: Settlement, costHeader: string | undefined): void {
-    if (costHeader !== undefined) {
-      onHeaders(res, () => this.#takeCostHeader(res, settlement, costHeader))
-    } else if (!settlement.awaitsResponse) {
-      return
-    }
-    const bytes = settlement.countsBytes ? measureBody(req, res) : () => 0
+  follow(req: Request, res: Response, settlement: Settlement): void {
+    if (!settlement.awaitsResponse) return
     this.#watched.add(settlement)
-    if (settlement.renew().length > 0) this.#hold(settlement)
-    res.once('close', () => {
-      const facts: ResponseFacts = { bytes: bytes(), isFailure: (policy) => this.#isFailure(policy, res) }
-      this.#pay(settlement, [...settlement.take(facts), ...this.#release(settlement)])
+    const bytes = settlement.countsBytes ? measureBody(req, res) : () => 0
+    const isFailure = (policy: Policy): boolean => this.#isFailure(policy, res)
+    this.#whenClosed(req, res, () => {
+      const sent = bytes()
+      // The client has gone before there was an answer: what counts is what it would have been, or whoever hangs up in time
+      // tries for nothing.
+      const isUnanswered = settlement.judgesResponse && !res.headersSent
+      this.#pay(settlement, [
+        ...settlement.take({ bytes: sent, isFailure: isUnanswered ? undefined : isFailure }),
+        ...this.#release(settlement),
+      ])
+      if (isUnanswered) whenAnswered(res, () => this.#pay(settlement, settlement.take({ bytes: sent, isFailure })))
+    })
+    if (!res.closed && settlement.renew().length > 0) this.#hold(settlement)
+  }
+
+  /**
+   * Takes the cost from a field of the response, which does not leave.
+   *
+   * @param costHeader the field; nothing happens without one
+   */
+  takeCost(res: Response, settlement: Settlement, costHeader: string | undefined): void {
+    if (costHeader === undefined) return
+    onHeaders(res, () => {
+      const value = res.getHeader(costHeader)
+      if (value === undefined) return
+      res.removeHeader(costHeader)
+      const text = String(value).trim()
+      if (/^\d{1,13}$/.test(text) && Number(text) <= largestAmount) {
+        this.withResponse(res, settlement, Number(text))
+      } else {
+        this.#warnOnce(
+          'RAMPMETER_INVALID_COST',
+          'the response header named by `costHeader` was not a whole number from 0 to 10^12; what was charged stands',
+        )
+      }
     })
   }
 
-  /** Settles when the response ends; the total said last counts. */
-  withResponse(res: Response, settlement: Settlement, total: ActualCost | 'refund'): void {
-    if (total === 'refund') settlement.refund()
-    else settlement.state(total)
+  /**
+   * Settles when the response ends; the total said last counts.
+   *
+   * @throws {RampmeterError} `RAMPMETER_INVALID_COST`
+   */
+  withResponse(res: Response, settlement: Settlement, total: ActualCost | typeof nothingAtAll): void {
+    checkTotal(total)
     if (res.closed || res.destroyed) {
       this.#warnOnce(
         'RAMPMETER_LATE_SETTLE',
         'a cost was settled after its response had ended or its client had gone, and changed nothing; settle before the response ends',
       )
-    } else if (!this.#watched.has(settlement)) {
-      this.#watched.add(settlement)
-      res.once('close', () => this.#pay(settlement, settlement.take()))
+      return
     }
+    settlement.state(total)
+    if (this.#watched.has(settlement)) return
+    this.#watched.add(settlement)
+    res.once('close', () => this.#pay(settlement, settlement.take()))
   }
 
-  /** Settles at once; a later total corrects it. */
-  now(settlement: Settlement, total: ActualCost | 'refund'): void {
-    if (total === 'refund') settlement.refund()
-    else settlement.state(total)
-    this.#pay(settlement, settlement.take({ bytes: 0, isFailure: () => false }))
+  /**
+   * Settles at once; a later total corrects it.
+   *
+   * @throws {RampmeterError} `RAMPMETER_INVALID_COST`
+   */
+  now(settlement: Settlement, total: ActualCost | typeof nothingAtAll): void {
+    checkTotal(total)
+    settlement.state(total)
+    this.#pay(settlement, settlement.take({ bytes: undefined, isFailure: () => false }))
   }
 
   /** Gives the slots of a request back, once. */
@@ -121,6 +160,37 @@ export class Settler {
     return settlement.release()
   }
 
+  /** Does something once when a response has ended, its client has gone, or its connection closed before it was its turn. */
+  #whenClosed(req: Request, res: Response, act: () => void): void {
+    // The client left while its request was being decided.
+    if (res.closed) {
+      act()
+      return
+    }
+    let done = false
+    const once = (): void => {
+      if (done) return
+      done = true
+      act()
+    }
+    res.once('close', once)
+    // Behind another response on its connection (RFC 9112 section 9.3.2): such a one is told nothing when that closes.
+    const { socket } = req
+    if (res.socket !== null) return
+    if (socket.destroyed) {
+      once()
+      return
+    }
+    let queued = this.#queued.get(socket)
+    if (queued === undefined) {
+      const all = (queued = new Set())
+      this.#queued.set(socket, all)
+      socket.once('close', () => all.forEach((one) => one()))
+    }
+    queued.add(once)
+    res.once('close', () => queued.delete(once))
+  }
+
   #hold(settlement: Settlement): void {
     this.#holding.set(settlement, performance.now())
     if (this.#renewal !== undefined) return
@@ -143,32 +213,23 @@ export class Settler {
     }
   }
 
-  #takeCostHeader(res: Response, settlement: Settlement, name: string): void {
-    const value = res.getHeader(name)
-    if (value === undefined) return
-    res.removeHeader(name)
-    const text = String(value).trim()
-    if (/^\d{1,13}$/.test(text) && Number(text) <= 1e12) {
-      settlement.state(Number(text))
-    } else {
-      this.#warnOnce(
-        'RAMPMETER_INVALID_COST',
-        'the response header named by `costHeader` was not a whole number from 0 to 10^12; what was charged stands',
-      )
-    }
-  }
-
-  /** A predicate that throws counts: a limit against guessing must not end with its first bug. */
+  /** A predicate that fails counts: a limit against guessing must not end with its first bug. */
   #isFailure(policy: Policy, res: Response): boolean {
+    let failed: string
     try {
-      return (policy.counts ?? isFailure)(res)
+      const counts: unknown = (policy.counts ?? isFailure)(res)
+      if (!isThenable(counts)) return Boolean(counts)
+      // Nobody waits for it, and what is rejected unseen ends the process.
+      counts.then(undefined, () => {})
+      failed = 'returned a promise'
     } catch {
-      this.#warnOnce(
-        'RAMPMETER_POLICY_FUNCTION_FAILED',
-        `the function \`counts\` of policy ${JSON.stringify(policy.name)} threw; the response was counted as a failure`,
-      )
-      return true
+      failed = 'threw'
     }
+    this.#warnOnce(
+      'RAMPMETER_POLICY_FUNCTION_FAILED',
+      `the function \`counts\` of policy ${JSON.stringify(policy.name)} ${failed}; the response was counted as a failure`,
+    )
+    return true
   }
 
   #warnOnce(code: Parameters<typeof warn>[0], message: string): void {
@@ -176,4 +237,14 @@ export class Settler {
     this.#warned.add(code)
     warn(code, message)
   }
+}
+
+/** Does something when a handler answers a client that has gone. */
+function whenAnswered(res: Response, act: () => void): void {
+  const end = res.end.bind(res)
+  res.end = function answered(...args: Parameters<Response['end']>) {
+    res.end = end
+    act()
+    return end(...args)
+  } as Response['end']
 }

@@ -16,7 +16,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import type { AddressInfo } from 'node:net'
 import { dirname, join, relative } from 'node:path'
 import express, { type ErrorRequestHandler, type Express } from 'express'
-import { Cluster, Redis } from 'ioredis'
+import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { drawAlgorithms } from '../scripts/algorithm-pictures.mjs'
 import { bin, root } from '../scripts/process.mjs'
@@ -173,7 +173,7 @@ describe('docs/errors.md', () => {
 
 /** Runs a block of JavaScript, with the library's exports and an app in its hands. */
 async function perform({ code }: Block, app: Express = express()): Promise<void> {
-  const given = { ...library, Cluster, app }
+  const given = { ...library, app }
   const AsyncFunction = Object.getPrototypeOf(async () => {}).constructor as FunctionConstructor
   await (new AsyncFunction(...Object.keys(given), code) as (...values: unknown[]) => Promise<void>)(
     ...Object.values(given),

@@ -4,7 +4,7 @@
 import { existsSync, readdirSync, renameSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { runServer } from '../src/testing/redis-server.ts'
+import { runServer, type Surroundings } from '../src/testing/redis-server.ts'
 import { startRedis, type TestRedis } from '../src/testing/start-redis.ts'
 
 /**
@@ -16,62 +16,73 @@ export function startTestRedis(): Promise<TestRedis> {
   return startRedis(url ? { url } : {})
 }
 
-/** A Redis whose time stands still until the test turns it: `TIME`, in scripts too, and the expiry of keys. */
-export interface RedisWithClock {
-  readonly url: string
-  readonly port: number
-  /** What its clock shows, in microseconds since 1970. */
+/** A clock that stands still until the test turns it. */
+export interface ServerClock {
+  /** What it shows, in microseconds since 1970. */
   timeUs(): number
-  /** Sets its clock, exact to the microsecond, back too. The next command sees it. */
+  /** Sets it, exact to the microsecond, back too. The next command sees it. */
   setTimeUs(us: number): void
   advanceUs(us: number): void
+}
+
+/** A Redis that goes by such a clock: `TIME`, in scripts too, and the expiry of keys. */
+export interface RedisWithClock extends ServerClock {
+  readonly url: string
+  readonly port: number
   stop(): Promise<void>
 }
 
 /**
- * Starts one. Needs Debian's packages `redis-server` and `libfaketime`, which `RAMPMETER_REDIS_SERVER` and
- * `RAMPMETER_FAKETIME` may name elsewhere.
+ * Makes a clock, and what every server that is to go by it needs around it. The clock is a file in the folder of the first of
+ * them. Needs Debian's package `libfaketime`, which `RAMPMETER_FAKETIME` may name elsewhere.
  */
-export async function startRedisWithClock(startUs = Date.UTC(2026, 0, 1) * 1000): Promise<RedisWithClock> {
-  let clock = ''
+export function serverClock(startUs: number): ServerClock & { readonly around: Surroundings } {
+  let file: string | undefined
   let shown = startUs
 
   function setTimeUs(us: number): void {
     if (!Number.isSafeInteger(us) || us < 0) throw new TypeError(`a clock was set to ${us} µs`)
-    writeFileSync(`${clock}.next`, faketimeLine(us))
-    // In one step, so that the server never reads half a line.
-    renameSync(`${clock}.next`, clock)
+    writeFileSync(`${file}.next`, faketimeLine(us))
+    // In one step, so that no server ever reads half a line.
+    renameSync(`${file}.next`, file!)
     shown = us
   }
 
   // The C library once more: jemalloc asks for the time before libfaketime can tell it, so its malloc has to stand back.
   const libraries = [findLibrary('libfaketime.so.1', process.env['RAMPMETER_FAKETIME']), findLibrary('libc.so.6')]
-  const server = await runServer(process.env['RAMPMETER_REDIS_SERVER'] || 'redis-server', {
-    // In memory the clock turns three times as fast as on disk.
-    within: existsSync('/dev/shm') ? '/dev/shm' : tmpdir(),
-    prepare(folder) {
-      clock = join(folder, 'clock')
-      setTimeUs(shown)
-      return {
-        LD_PRELOAD: libraries.join(' '),
-        FAKETIME_TIMESTAMP_FILE: clock,
-        FAKETIME_NO_CACHE: '1',
-        // Redis's event loop keeps its own pace.
-        DONT_FAKE_MONOTONIC: '1',
-        FAKETIME_DONT_FAKE_MONOTONIC: '1',
-        TZ: 'UTC',
-      }
-    },
-    leftovers: (pid) => [`/dev/shm/faketime_shm_${pid}`, `/dev/shm/sem.faketime_sem_${pid}`],
-  })
   return {
-    url: `redis://127.0.0.1:${server.port}`,
-    port: server.port,
     timeUs: () => shown,
     setTimeUs,
     advanceUs: (us) => setTimeUs(shown + us),
-    stop: () => server.stop(),
+    around: {
+      // In memory the clock turns three times as fast as on disk.
+      within: existsSync('/dev/shm') ? '/dev/shm' : tmpdir(),
+      prepare(folder) {
+        if (file === undefined || !existsSync(file)) {
+          file = join(folder, 'clock')
+          setTimeUs(shown)
+        }
+        return {
+          LD_PRELOAD: libraries.join(' '),
+          FAKETIME_TIMESTAMP_FILE: file,
+          FAKETIME_NO_CACHE: '1',
+          // Redis's event loop keeps its own pace.
+          DONT_FAKE_MONOTONIC: '1',
+          FAKETIME_DONT_FAKE_MONOTONIC: '1',
+          TZ: 'UTC',
+        }
+      },
+      leftovers: (pid) => [`/dev/shm/faketime_shm_${pid}`, `/dev/shm/sem.faketime_sem_${pid}`],
+    },
   }
+}
+
+/** Starts one. Needs Debian's package `redis-server` besides, which `RAMPMETER_REDIS_SERVER` may name elsewhere. */
+export async function startRedisWithClock(startUs = Date.UTC(2026, 0, 1) * 1000): Promise<RedisWithClock> {
+  const { around, ...clock } = serverClock(startUs)
+  const server = await runServer(process.env['RAMPMETER_REDIS_SERVER'] || 'redis-server', around)
+  const { port } = server
+  return { ...clock, url: `redis://127.0.0.1:${port}`, port, stop: () => server.stop() }
 }
 
 /** What libfaketime reads as that time: half a microsecond is added, since it rounds the fraction down through a double. */

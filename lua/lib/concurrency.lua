@@ -1,20 +1,35 @@
 -- The twin of src/policies/concurrency.ts, where the arithmetic is explained. Leases are a sorted set of their own, by when each
--- runs out; the record in the partition keeps how long a slot is held: 8 bytes.
+-- runs out; the record in the partition keeps how long a slot is held, and when that was learned: 8 bytes each.
+-- A charge whose `added` is 1 is for slots that nobody gives back.
 define[6] = function()
   local unknown_hold, smoothing = 1000000, 8
 
-  local function count(state, now)
-    return redis.call('ZCOUNT', state.key, string.format('(%.0f', now), '+inf')
+  local function count(state)
+    if state.absent then return 0 end
+    return redis.call('ZCOUNT', state.key, state.live, '+inf')
   end
 
   -- Which members hold a slot already: their scores, or false.
   local function scores(state, limit, now)
+    if #limit.extra == 0 then return {} end
     local found = redis.call('ZMSCORE', state.key, unpack(limit.extra))
     for index = 1, #found do
-      local score = found[index] and tonumber(found[index])
+      local score = not state.absent and found[index] and tonumber(found[index])
       found[index] = score and score > now and score or false
     end
     return found
+  end
+
+  -- When each lease runs out, the soonest first. One that a clock which stepped forward and back left behind counts as from now.
+  local function ends_of(state, limit, now)
+    local found = redis.call('ZRANGEBYSCORE', state.key, state.live, '+inf', 'WITHSCORES')
+    local ends = {}
+    for index = 2, #found, 2 do
+      local score = tonumber(found[index])
+      ends[#ends + 1] = score > now + 2 * limit.window and now + limit.window or score
+    end
+    table.sort(ends)
+    return ends
   end
 
   local function add(state, limit, now)
@@ -23,30 +38,52 @@ define[6] = function()
       arguments[#arguments + 1] = string.format('%.0f', now + limit.window)
       arguments[#arguments + 1] = member
     end
-    redis.call('ZADD', state.key, unpack(arguments))
-    state.changed = true
+    if #arguments > 0 then redis.call('ZADD', state.key, unpack(arguments)) end
   end
 
-  local function expires(state, _, now)
+  local function last_of(state)
+    if state.absent then return 0 end
     local last = redis.call('ZRANGE', state.key, -1, -1, 'WITHSCORES')
-    if #last == 0 then return now end
-    return math.max(now, tonumber(last[2]))
+    return #last > 0 and tonumber(last[2]) or 0
+  end
+
+  local function expires(state, limit, now)
+    if state.ahead then
+      local ends = ends_of(state, limit, now)
+      return ends[#ends]
+    end
+    return math.max(now, last_of(state))
   end
 
   return {
     open = function(stored, limit, now)
       local state = stored
       if not stored then
-        state = { held = 0, key = limit.own_key }
+        state = { held = 0, held_at = 0 }
       elseif type(stored) == 'string' then
-        state = { held = struct.unpack('<d', stored), key = limit.own_key }
+        local held, held_at = struct.unpack('<dd', stored)
+        state = { held = held, held_at = held_at }
       end
-      -- A clock that stepped forward and back left leases that would outlive every process.
-      if limit.commit and expires(state, limit, now) > now + 2 * limit.window then
-        local ahead = redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now + 2 * limit.window), '+inf')
-        for _, member in ipairs(ahead) do
-          redis.call('ZADD', state.key, string.format('%.0f', now + limit.window), member)
+      state.key = limit.own_key
+      state.live = string.format('(%.0f', now)
+      -- Leases without their record are what an expiry or an eviction left behind: they count nothing.
+      state.absent = not stored and not limit.commit
+      if not stored and limit.commit then redis.call('UNLINK', state.key) end
+      state.ahead = last_of(state) > now + 2 * limit.window
+      if limit.commit then
+        -- What has run out stays so, whatever the clock shows next.
+        if redis.call('ZREMRANGEBYSCORE', state.key, '-inf', string.format('%.0f', now)) > 0 then state.mended = true end
+        if state.ahead then
+          local ahead = redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now + 2 * limit.window), '+inf')
+          for _, member in ipairs(ahead) do
+            redis.call('ZADD', state.key, string.format('%.0f', now + limit.window), member)
+          end
+          state.ahead = false
+          state.mended = true
         end
+      end
+      if state.held > 0 and (state.held_at + limit.window <= now or state.held_at > now + limit.window) then
+        state.held, state.held_at = 0, 0
         state.mended = true
       end
       return state
@@ -61,19 +98,23 @@ define[6] = function()
     end,
 
     earliest = function(state, limit, now, cost)
-      local held = count(state, now)
+      local held = count(state)
       local excess = held + cost - limit.quota
       if excess <= 0 then return now end
       local expiry = now + 1
-      local nth = redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now), '+inf', 'WITHSCORES', 'LIMIT',
-        math.min(excess, held) - 1, 1)
-      if #nth > 0 then expiry = tonumber(nth[2]) end
+      if state.ahead then
+        expiry = ends_of(state, limit, now)[math.min(excess, held)] or expiry
+      elseif held > 0 then
+        expiry = tonumber(redis.call('ZRANGEBYSCORE', state.key, state.live, '+inf', 'WITHSCORES', 'LIMIT',
+          math.min(excess, held) - 1, 1)[2])
+      end
+      if limit.added == 1 then return expiry end
       local hold = state.held == 0 and unknown_hold or state.held
       return math.min(expiry, now + math.max(1000, math.ceil(hold * excess / math.max(1, held))))
     end,
 
-    remaining = function(state, limit, now)
-      return math.max(0, limit.quota - count(state, now))
+    remaining = function(state, limit)
+      return math.max(0, limit.quota - count(state))
     end,
 
     charge = function(state, limit, now)
@@ -89,21 +130,17 @@ define[6] = function()
       for index, member in ipairs(limit.extra) do
         if math.floor(added / 2 ^ (index - 1)) % 2 == 1 then redis.call('ZREM', state.key, member) end
       end
-      state.changed = true
     end,
 
     release = function(state, limit, now, charged_at)
-      local held = false
-      for _, score in ipairs(scores(state, limit, now)) do held = held or score ~= false end
-      redis.call('ZREM', state.key, unpack(limit.extra))
-      state.changed = true
-      if not held then return end
+      if #limit.extra == 0 or redis.call('ZREM', state.key, unpack(limit.extra)) == 0 then return end
       local duration = math.max(1, now - charged_at)
       if state.held == 0 then
         state.held = duration
       else
         state.held = math.max(1, state.held + math.floor((duration - state.held) / smoothing))
       end
+      state.held_at = now
     end,
 
     renew = add,
@@ -111,12 +148,14 @@ define[6] = function()
     expires = expires,
 
     pack = function(state, limit, now)
-      if state.changed then redis.call('ZREMRANGEBYSCORE', state.key, '-inf', string.format('%.0f', now)) end
       local ends = expires(state, limit, now)
       if ends > now then
-        redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((ends - now) / 1000)))
+        -- By the whole second, as its record.
+        local second = math.ceil(ends / 1000000)
+        redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((second * 1000000 - now) / 1000)))
       end
-      return struct.pack('<d', state.held), ends
+      if state.held > 0 then ends = math.max(ends, state.held_at + limit.window) end
+      return struct.pack('<dd', state.held, state.held_at), ends
     end,
   }
 end

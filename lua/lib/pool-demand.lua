@@ -14,8 +14,13 @@ define[9] = function()
     return sum
   end
 
-  local function left(state, limit)
-    return limit.quota - wanted(limit, function(seat) return math.max(state.before[seat], state.asked[seat]) end)
+  local function allowed(limit, wanted_by_higher)
+    if wanted_by_higher == 0 then return math.huge end
+    return limit.quota - wanted_by_higher
+  end
+
+  local function expected(state, limit)
+    return wanted(limit, function(seat) return math.max(state.before[seat], state.asked[seat]) end)
   end
 
   local function some(row)
@@ -55,16 +60,15 @@ define[9] = function()
     end,
 
     earliest = function(state, limit, now, cost)
-      if #limit.extra < 3 then return now end
-      if state.had[limit.extra[2] + 1] + cost <= left(state, limit) then return now end
+      if state.had[limit.extra[2] + 1] + cost <= allowed(limit, expected(state, limit)) then return now end
       local next_start = state.start + limit.window
-      if cost <= limit.quota - wanted(limit, function(seat) return state.asked[seat] end) then return next_start end
+      if cost <= allowed(limit, wanted(limit, function(seat) return state.asked[seat] end)) then return next_start end
       return next_start + limit.window
     end,
 
     remaining = function(state, limit)
-      if #limit.extra < 3 then return limit.quota end
-      return math.max(0, left(state, limit) - state.had[limit.extra[2] + 1])
+      local left = allowed(limit, expected(state, limit)) - state.had[limit.extra[2] + 1]
+      return math.max(0, math.min(limit.capacity, left))
     end,
 
     -- Notes what a tier asks for, whether it gets it or not.

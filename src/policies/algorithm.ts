@@ -10,6 +10,8 @@ export interface Limit {
   readonly calendar?: CalendarLimit | undefined
   /** Of a pool: which of its tiers asks. */
   readonly seating?: Seating | undefined
+  /** Slots that nobody gives back: they come back when their leases run out. */
+  readonly untilExpiry?: boolean | undefined
 }
 
 /** A tier's place among those that share a pool. */
@@ -65,8 +67,10 @@ export interface Algorithm<State> {
    * @param added what `charge` told
    */
   refund(state: State, limit: Limit, now: number, chargedAt: number, cost: number, added: number): void
-  /** When nothing in the state counts any more. From then on it is as if there were none. */
+  /** When nothing in the state counts any more. */
   expires(state: State, limit: Limit, now: number): number
+  /** When the state is worth nothing any more; from then on it is as if there were none. Default: when it expires. */
+  kept?(state: State, limit: Limit, now: number): number
 }
 
 const none: readonly string[] = []

@@ -140,6 +140,12 @@ export function buildPolicy(kind: PolicyKind, shape: z.ZodRawShape, options: obj
     )
   }
   const calendar = calendarOf((options as { window?: unknown }).window === 'month', windowMs, read.align)
+  if (read.unit === 'content-bytes' && read.charge === 'before' && read.cost === undefined) {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_OPTION',
+      "content-bytes are known when they have been sent; leave out charge: 'before', or write what a request is to be charged as `cost`",
+    )
+  }
   const unit = kind === 'concurrency' ? 'concurrent-requests' : (read.unit ?? 'requests')
   return Object.freeze({
     kind,
@@ -180,6 +186,11 @@ function calendarOf(months: boolean, windowMs: number, align: ReadPolicy['align'
     'RAMPMETER_INVALID_OPTION',
     "align: { day } goes with window: 'month'; for days or hours write align: 'utc'",
   )
+}
+
+/** Whether a policy is charged what the response turns out to be. */
+export function isMeasured({ unit, charge, cost }: Pick<Policy, 'unit' | 'charge' | 'cost'>): boolean {
+  return unit === 'content-bytes' && charge === 'after' && cost === undefined
 }
 
 /** FNV-1a, 32 bits: small, well spread, and the same in every process. Not for secrets. */

@@ -39,6 +39,8 @@ export interface ConcurrencyState {
   readonly leases: Map<string, number>
   /** How long a slot is held, in µs, smoothed; 0 while none has been given back. */
   held: number
+  /** When that was learned, in µs. A lease later it is forgotten. */
+  heldAt: number
 }
 
 /** What a refused client is told while nobody knows yet how long slots are held, in µs. */
@@ -55,10 +57,15 @@ function unheld(state: ConcurrencyState, limit: Limit): number {
 
 export const concurrencyAlgorithm: Algorithm<ConcurrencyState> = {
   open(stored, limit, now) {
-    if (stored === undefined) return { leases: new Map(), held: 0 }
+    if (stored === undefined) return { leases: new Map(), held: 0, heldAt: 0 }
     for (const [member, until] of stored.leases) {
       if (until <= now) stored.leases.delete(member)
+      // A clock that stepped forward and back left leases that would outlive every process.
       else if (until > now + 2 * limit.windowUs) stored.leases.set(member, now + limit.windowUs)
+    }
+    if (stored.heldAt + limit.windowUs <= now || stored.heldAt > now + limit.windowUs) {
+      stored.held = 0
+      stored.heldAt = 0
     }
     return stored
   },
@@ -71,10 +78,10 @@ export const concurrencyAlgorithm: Algorithm<ConcurrencyState> = {
     if (excess <= 0) return now
     const expiries = [...leases.values()].sort((one, other) => one - other)
     const expiry = expiries[Math.min(excess, expiries.length) - 1] ?? now + 1
+    if (limit.untilExpiry === true) return expiry
     // With so many at work, the next one is done after its share of the time that one takes.
-    const estimate =
-      now + Math.max(1000, Math.ceil(((held === 0 ? unknownHold : held) * excess) / Math.max(1, leases.size)))
-    return Math.min(expiry, estimate)
+    const share = Math.ceil(((held === 0 ? unknownHold : held) * excess) / Math.max(1, leases.size))
+    return Math.min(expiry, now + Math.max(1000, share))
   },
 
   remaining(state, limit) {
@@ -101,6 +108,11 @@ export const concurrencyAlgorithm: Algorithm<ConcurrencyState> = {
     for (const until of state.leases.values()) last = Math.max(last, until)
     return last
   },
+
+  kept(state, limit, now) {
+    const last = concurrencyAlgorithm.expires(state, limit, now)
+    return state.held === 0 ? last : Math.max(last, state.heldAt + limit.windowUs)
+  },
 }
 
 /** Gives slots back at the end of a request, and learns how long they were held. */
@@ -110,6 +122,7 @@ export function releaseLeases(state: ConcurrencyState, limit: Limit, now: number
   if (!released) return
   const duration = Math.max(1, now - chargedAt)
   state.held = state.held === 0 ? duration : Math.max(1, state.held + Math.floor((duration - state.held) / smoothing))
+  state.heldAt = now
 }
 
 /** Keeps slots for those who are still at work. */

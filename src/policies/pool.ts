@@ -1,5 +1,5 @@
 import { RampmeterError } from '../errors.ts'
-import type { Policy } from '../policy.ts'
+import type { Policy, PolicyKind } from '../policy.ts'
 import type { Algorithm, Limit, Seating } from './algorithm.ts'
 import { fnv1a } from './build.ts'
 
@@ -18,14 +18,24 @@ export interface PoolShare {
   readonly demand: Policy
 }
 
+/** What is no capacity: a failure or a target belongs to who met it, and has no share that could be kept for a tier. */
+const unshared: ReadonlySet<PolicyKind> = new Set(['failures', 'unique-targets'] as const)
+
 /**
  * Splits a policy of a pool that several tiers share.
  *
  * @param guarantee each tier's share, from 0 to 1
- * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION` where the quota is too small to be shared, or depends on the client
+ * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION` where the policy is no capacity, or its quota is too small to be shared or
+ * depends on the client
  */
 export function sharePool(policy: Policy, guarantee: number, { seats, seat }: Seating, what: string): PoolShare {
   const { quota, burst, name, kind, windowMs } = policy
+  if (unshared.has(kind)) {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_OPTION',
+      `${what}: the policy ${JSON.stringify(name)} counts ${kind === 'failures' ? 'failures' : 'targets'}, which tiers cannot share as capacity; put it into the tiers' own policies`,
+    )
+  }
   if (typeof quota !== 'number' || typeof burst === 'function') {
     throw new RampmeterError(
       'RAMPMETER_INVALID_OPTION',
@@ -43,7 +53,7 @@ export function sharePool(policy: Policy, guarantee: number, { seats, seat }: Se
   return {
     guaranteed: { ...policy, quota: own, burst: ownBurst, stateId: idOf(`seat ${seat}`) },
     common,
-    demand: { ...common, kind: 'pool-demand', burst: undefined, stateId: idOf('demand') },
+    demand: { ...common, kind: 'pool-demand', calendar: undefined, stateId: idOf('demand') },
   }
 }
 
@@ -78,8 +88,19 @@ function wanted(higher: readonly number[], askedOf: (seat: number) => number): n
   return higher.reduce((sum, seat) => sum + askedOf(seat), 0)
 }
 
+/** What a tier may have of the common part in a window: all there is, or what those who go first leave of its quota. */
+function allowed(limit: Limit, wantedByHigher: number): number {
+  return wantedByHigher === 0 ? Infinity : limit.quota - wantedByHigher
+}
+
+/** What those who go first are taken to ask for in the running window: what they asked for in the last one, or in this one. */
+function expected(state: PoolDemandState, limit: Limit): number {
+  return wanted(seatingOf(limit).higher, (one) => Math.max(state.before[one]!, state.asked[one]!))
+}
+
 /**
- * Refuses nobody but those who would take what others, who go first, are about to ask for. `limit.quota` is the common part.
+ * Refuses nobody but those who would take what others, who go first, are about to ask for. `limit.quota` is the common part, and
+ * `limit.capacity` what it holds at once.
  */
 export const poolDemandAlgorithm: Algorithm<PoolDemandState> = {
   open(stored, limit, now) {
@@ -96,18 +117,14 @@ export const poolDemandAlgorithm: Algorithm<PoolDemandState> = {
 
   earliest(state, limit, now, cost) {
     const { seat, higher } = seatingOf(limit)
-    const { quota, windowUs } = limit
-    if (higher.length === 0) return now
-    const next = state.start + windowUs
-    if (state.had[seat]! + cost <= quota - wanted(higher, (one) => Math.max(state.before[one]!, state.asked[one]!)))
-      return now
-    return cost <= quota - wanted(higher, (one) => state.asked[one]!) ? next : next + windowUs
+    if (state.had[seat]! + cost <= allowed(limit, expected(state, limit))) return now
+    const next = state.start + limit.windowUs
+    return cost <= allowed(limit, wanted(higher, (one) => state.asked[one]!)) ? next : next + limit.windowUs
   },
 
   remaining(state, limit) {
-    const { seat, higher } = seatingOf(limit)
-    const left = limit.quota - wanted(higher, (one) => Math.max(state.before[one]!, state.asked[one]!))
-    return Math.max(0, higher.length === 0 ? limit.quota : left - state.had[seat]!)
+    const left = allowed(limit, expected(state, limit)) - state.had[seatingOf(limit).seat]!
+    return Math.max(0, Math.min(limit.capacity, left))
   },
 
   charge(state, limit, _now, cost) {

@@ -24,63 +24,85 @@ export function uniqueTargets(options: UniqueTargetsOptions): Policy {
   return buildPolicy('unique-targets', uniqueTargetsShape, options)
 }
 
-/** When each target was touched last, in µs. */
-export type UniqueTargetsState = Map<string, number>
+/** What was touched within the window. */
+export interface UniqueTargetsState {
+  /** When each target was touched last, in µs, the longest ago first. */
+  readonly touched: Map<string, number>
+  /** The last time in it; 0 when it is empty. */
+  newest: number
+}
 
-/** When the targets that are not asked for now were touched, the oldest first. */
-function others(state: UniqueTargetsState, limit: Limit): number[] {
-  const asked = new Set(membersOf(limit))
-  const times: number[] = []
-  for (const [target, at] of state) if (!asked.has(target)) times.push(at)
-  return times.sort((one, other) => one - other)
+/** When the targets that are not asked for now were touched, the longest ago first. */
+function* others({ touched }: UniqueTargetsState, asked: ReadonlySet<string>): Generator<number> {
+  for (const [target, at] of touched) if (!asked.has(target)) yield at
+}
+
+function unseen({ touched }: UniqueTargetsState, limit: Limit): number {
+  let count = 0
+  for (const target of membersOf(limit)) if (!touched.has(target)) count += 1
+  return count
 }
 
 export const uniqueTargetsAlgorithm: Algorithm<UniqueTargetsState> = {
   open(stored, limit, now) {
-    if (stored === undefined) return new Map()
-    for (const [target, at] of stored) {
-      if (at + limit.windowUs <= now) stored.delete(target)
-      else if (at > now + limit.windowUs) stored.set(target, now)
+    if (stored === undefined) return { touched: new Map(), newest: 0 }
+    const { touched } = stored
+    // There may be many: they are not copied for every request, and what has left the window is gone for good.
+    for (const [target, at] of touched) {
+      if (at + limit.windowUs > now) break
+      touched.delete(target)
+    }
+    if (stored.newest > now + limit.windowUs) {
+      for (const [target, at] of touched) if (at > now) touched.set(target, now)
+      stored.newest = now
     }
     return stored
   },
 
-  needs(state, limit) {
-    return membersOf(limit).filter((target) => !state.has(target)).length
-  },
+  needs: (state, limit) => unseen(state, limit),
 
   earliest(state, limit, now, cost) {
-    if (state.size + cost <= limit.quota) return now
+    const { touched } = state
+    if (touched.size + cost <= limit.quota) return now
     // By then some of those asked for may have left as well: all of them have to find room beside the others.
-    const asked = Math.max(membersOf(limit).length, cost)
-    if (asked > limit.quota) return Infinity
-    const times = others(state, limit)
-    const excess = times.length + asked - limit.quota
-    return excess <= 0 ? now : times[excess - 1]! + limit.windowUs
+    const asked = new Set(membersOf(limit))
+    const room = Math.max(asked.size, cost)
+    if (room > limit.quota) return Infinity
+    let excess = touched.size - (asked.size - unseen(state, limit)) + room - limit.quota
+    for (const at of others(state, asked)) {
+      excess -= 1
+      if (excess <= 0) return at + limit.windowUs
+    }
+    return now
   },
 
   remaining(state, limit) {
-    return Math.max(0, limit.quota - state.size)
+    return Math.max(0, limit.quota - state.touched.size)
   },
 
   charge(state, limit, now) {
+    // At the newest time if the clock has stepped back behind it, so that their order is that of time.
+    const at = Math.max(now, state.newest)
     let added = 0
     membersOf(limit).forEach((target, index) => {
-      if (!state.has(target)) added += 2 ** index
-      state.set(target, now)
+      if (!state.touched.delete(target)) added += 2 ** index
+      state.touched.set(target, at)
+      state.newest = at
     })
     return added
   },
 
   refund(state, limit, _now, chargedAt, _cost, added) {
+    const { touched } = state
     membersOf(limit).forEach((target, index) => {
-      if (Math.floor(added / 2 ** index) % 2 === 1 && state.get(target) === chargedAt) state.delete(target)
+      // Not what others have touched since.
+      if (Math.floor(added / 2 ** index) % 2 === 1 && touched.get(target) === chargedAt) touched.delete(target)
     })
+    state.newest = 0
+    for (const at of touched.values()) state.newest = at
   },
 
-  expires(state, limit, now) {
-    let last = now
-    for (const at of state.values()) last = Math.max(last, at + limit.windowUs)
-    return last
+  expires({ touched, newest }, limit, now) {
+    return touched.size === 0 ? now : newest + limit.windowUs
   },
 }

@@ -40,7 +40,7 @@ export interface Problem {
     readonly retry_after_ms?: number
     readonly limit?: number
     readonly remaining?: number
-    /** As in `1m`. */
+    /** As in `1m`, or `month`. */
     readonly window?: string
     /** When all of the limit is free again: a moment as in RFC 3339, rounded up to a second. */
     readonly reset_at?: string
@@ -112,7 +112,7 @@ export function problemOf({ decision, policies, nowMs }: Answer, links: ProblemL
     detail,
     ...(violated.length > 0 && kind.type !== 'about:blank' && { 'violated-policies': violated }),
     ...(kind.retryable === false && { retryable: false as const }),
-    ...((kind.estimated === true || refusing?.policy.kind === 'concurrency') && { retry_estimated: true as const }),
+    ...((kind.estimated === true || waitsForSlots(policies, violated)) && { retry_estimated: true as const }),
     error: {
       type: kind.error,
       message: detail,
@@ -138,12 +138,17 @@ function longestWait(policies: readonly AppliedPolicy[], violated: readonly stri
   return longest
 }
 
+/** Whether a slot has to come back first: nobody knows when a request ends. */
+function waitsForSlots(policies: readonly AppliedPolicy[], violated: readonly string[]): boolean {
+  return policies.some(({ policy, status }) => policy.kind === 'concurrency' && violated.includes(status.name))
+}
+
 function waitOf({ status }: AppliedPolicy): number {
   return status.waitMs ?? Infinity
 }
 
 function numbersOf(
-  { status }: AppliedPolicy,
+  { status, policy }: AppliedPolicy,
   reason: RefusalReason,
   retryAfterMs: number | null,
   nowMs: number,
@@ -151,7 +156,7 @@ function numbersOf(
   return {
     limit: status.quota,
     remaining: status.remaining,
-    ...(status.windowMs !== null && { window: formatDuration(status.windowMs) }),
+    ...(status.windowMs !== null && { window: isMonth(policy) ? 'month' : formatDuration(status.windowMs) }),
     ...(reason === 'never'
       ? { cost: status.cost, capacity: status.capacity }
       : { reset_at: momentOf(nowMs + Math.max(status.resetMs, retryAfterMs ?? 0)) }),
@@ -187,18 +192,22 @@ function describe(
 
 function describeQuota(tier: string, refusing: AppliedPolicy | undefined, retryAfterMs: number | null): string {
   if (refusing === undefined) return `The quota of tier ${JSON.stringify(tier)} is used up${tryAgain(retryAfterMs)}.`
-  const { quota, windowMs, cost } = refusing.status
+  const { quota, windowMs, cost, unit: ofCost } = refusing.status
   const unit = countedAs(refusing)
-  const per = windowMs === null ? ' at a time' : ` per ${describeWindow(windowMs)}`
+  const window = windowMs === null || isMonth(refusing.policy) ? 'month' : describeWindow(windowMs)
+  const per = windowMs === null ? ' at a time' : ` per ${window}`
   const allowance = `${subjectOf(refusing, tier)} allows ${amount(quota, unit)}${per}`
   const wait = retryAfterMs === null ? '' : ` is admitted in ${describeWait(retryAfterMs)}`
-  if (cost <= 1) return wait === '' ? `${allowance}.` : `${allowance}; the next one${wait}.`
+  // What costs by another measure is not one of what is counted.
+  const isOne = cost === 0 || (cost === 1 && (ofCost === 'requests' || ofCost === 'concurrent-requests'))
+  if (isOne) return wait === '' ? `${allowance}.` : `${allowance}; the next one${wait}.`
   return `${allowance}; this request costs ${cost}${wait === '' ? '' : ` and${wait}`}.`
 }
 
 function describeNever(tier: string, refusing: AppliedPolicy | undefined): string {
   if (refusing === undefined) return `This request costs more than tier ${JSON.stringify(tier)} ever admits.`
-  const { cost, capacity, unit } = refusing.status
+  const { cost, capacity } = refusing.status
+  const unit = countedAs(refusing)
   const subject = refusing.ofRoute === true ? 'this route' : `tier ${JSON.stringify(tier)}`
   return `This request costs ${cost}; ${subject} never admits more than ${amount(capacity, unit)} at once.`
 }
@@ -222,6 +231,10 @@ function countedAs({ policy, status }: AppliedPolicy): string {
 function amount(count: number, unit: string): string {
   if (unit === 'content-bytes') return `${count} bytes`
   return `${count} ${count === 1 && unit.endsWith('s') ? unit.slice(0, -1) : unit}`
+}
+
+function isMonth({ calendar }: AppliedPolicy['policy']): boolean {
+  return calendar !== undefined && calendar.monthDay > 0
 }
 
 const windowUnits = [

@@ -115,9 +115,9 @@ export function chargedBy(request: DecisionRequest, decision: StoreDecision): Ch
   const { outcomes } = decision
   const lifted = outcomes.some(({ verdict }) => verdict === 'lifted')
   return request.charges.flatMap((charge, index) => {
-    const { verdict, added = 0 } = outcomes[index]!
+    const { verdict, added = 0, atUs: chargedAtUs = decision.nowUs } = outcomes[index]!
     const made = charge.kind === 'first-minutes' ? lifted : verdict === 'fits'
-    return made ? [{ charge, cost: charge.after === true ? 0 : charge.cost, chargedAtUs: decision.nowUs, added }] : []
+    return made ? [{ charge, cost: charge.after === true ? 0 : charge.cost, chargedAtUs, added }] : []
   })
 }
 

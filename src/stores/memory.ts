@@ -1,5 +1,7 @@
 import * as z from 'zod'
 import { RampmeterError } from '../errors.ts'
+import type { Limit } from '../policies/algorithm.ts'
+import type { PolicyKind } from '../policy.ts'
 import { readOptions } from '../read-options.ts'
 import type { Correction, DecisionRequest, OpenStore, Store, StoreDecision } from './store.ts'
 import { algorithms, correct, decideTogether, type Counters } from './together.ts'
@@ -128,7 +130,7 @@ class MemoryStore implements Store, OpenStore {
         const state = algorithms[kind].open(counter?.state, charge, now, correcting)
         if (!changed.has(partition)) changed.set(partition, false)
         if (counter !== undefined && !counter.empty) {
-          const expires = algorithms[kind].expires(counter.state, charge, now)
+          const expires = keptUntil(kind, counter.state, charge, now)
           // It was mended in its place.
           if (expires !== counter.expires) keep(partition, stateId, counter.state, expires)
         }
@@ -136,7 +138,7 @@ class MemoryStore implements Store, OpenStore {
       },
       keep: (charge, state) => {
         const { kind, partition, stateId } = charge
-        keep(partition, stateId, state, algorithms[kind].expires(state, charge, now))
+        keep(partition, stateId, state, keptUntil(kind, state, charge, now))
       },
     })
     for (const [partition, hasChanged] of changed) this.#spaceOf(partition).release(partition, now, hasChanged)
@@ -164,6 +166,12 @@ class MemoryStore implements Store, OpenStore {
   #spaceOf(partition: string): Space {
     return partition.startsWith('ip:') ? this.#addresses : this.#others
   }
+}
+
+/** When a state is worth nothing any more. */
+function keptUntil(kind: PolicyKind, state: unknown, limit: Limit, now: number): number {
+  const { kept, expires } = algorithms[kind]
+  return (kept ?? expires)(state, limit, now)
 }
 
 const secondUs = 1_000_000

@@ -22,6 +22,8 @@ export interface Charge {
   readonly members?: readonly string[]
   /** For windows that follow the calendar. */
   readonly calendar?: CalendarLimit | undefined
+  /** Of slots: nobody gives them back, they come back when their leases run out. */
+  readonly untilExpiry?: boolean | undefined
   /** There must be room for one unit to start; nothing is charged until it is settled. */
   readonly after?: boolean
   /** Of a pool: what the charge is there, and which of its tiers asks. */
@@ -95,11 +97,13 @@ export interface ChargeOutcome {
   readonly resetUs: number
   /** Which members were new, where it was charged: a bit for each, the first the lowest. */
   readonly added?: number
+  /** When it was decided and charged, in microseconds, where its counter has a clock that is not the decision's. */
+  readonly atUs?: number
 }
 
 export interface StoreDecision {
   readonly admitted: boolean
-  /** The store's time at the decision. */
+  /** The store's time at the decision; where several clocks took part, that of the first charge's counter. */
   readonly nowUs: number
   /** From now until the same request is admitted: 0 when it was, null when waiting does not help. */
   readonly retryAfterUs: number | null

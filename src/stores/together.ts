@@ -24,7 +24,7 @@ export const algorithms: Record<PolicyKind, Algorithm<unknown>> = {
 }
 
 /** Told waits that would end this close to the end of the first minutes do not count on them, in µs. */
-const extraMarginUs = 1_000_000
+export const extraMarginUs: number = 1_000_000
 
 /** How long until a cost fits; Infinity when it never will. */
 function waitFor(charge: Charge, state: unknown, now: number, cost: number): number {
@@ -38,7 +38,7 @@ function waitFor(charge: Charge, state: unknown, now: number, cost: number): num
 /** How long until a policy has room for as much again: of what is counted by name, for one that is new. */
 function waitForAnother(charge: Charge, state: unknown, now: number): number {
   const algorithm = algorithms[charge.kind]
-  const cost = algorithm.needs === undefined ? Math.max(charge.cost, 1) : 1
+  const cost = algorithm.needs === undefined && charge.after !== true ? Math.max(charge.cost, 1) : 1
   if (cost > charge.capacity && charge.kind !== 'first-minutes') return Infinity
   const another = algorithm.needs === undefined ? charge : { ...charge, members: [] }
   return algorithm.earliest(state, another, now, cost) - now
@@ -77,10 +77,17 @@ export function decideTogether(request: DecisionRequest, now: number, counters: 
   const lifts = extra !== undefined && hasExtra(extraState!, extra, now, extra.cost)
   const admitted = hardWait === 0 && (softWait === 0 || lifts)
 
-  // What those who go first ask for is noted even when they do not get it: the others make room.
-  if (request.commit) {
+  // What those who go first ask for is noted even when they do not get it: the others make room. Not what the pool can never
+  // give, nor what something else refuses, or one client that is out of its own quota would hold up all who go after it.
+  const refusedElsewhere = charges.some((charge, index) => {
+    const inPool = charge.role !== undefined && charge.role !== 'whole'
+    return !inPool && !charge.shadow && waits[index] !== 0 && !(charge.liftable && lifts)
+  })
+  if (request.commit && !refusedElsewhere) {
     charges.forEach((charge, index) => {
-      if (charge.role !== 'demand' || spared[index] || charge.cost === 0) return
+      if (charge.role !== 'demand' || spared[index] || charge.cost === 0 || charge.cost > charge.capacity) return
+      // Charged afterwards, it is noted when it is known.
+      if (charge.after === true && admitted) return
       noteDemand(states[index] as PoolDemandState, charge, charge.cost)
       counters.keep(charge, states[index])
     })
@@ -160,6 +167,7 @@ export function correct({ charged, does, by }: Correction, now: number, counters
   else if (does === 'renew') renewLeases(state as ConcurrencyState, charge, now)
   else if (by < 0) algorithm.refund(state, charge, now, chargedAtUs, -by, added)
   else if (by > 0) algorithm.charge(state, charge, now, by)
+  if (by > 0 && charge.kind === 'pool-demand') noteDemand(state as PoolDemandState, charge, by)
   counters.keep(charge, state)
 }
 

@@ -2,7 +2,15 @@ import assert from 'node:assert/strict'
 import { createHash, randomUUID } from 'node:crypto'
 import type { PolicyKind } from '../policy.ts'
 import { memoryStore } from '../stores/memory.ts'
-import type { Charge, Charged, DecisionRequest, OpenStore, Store, StoreDecision } from '../stores/store.ts'
+import type {
+  Charge,
+  Charged,
+  ChargeOutcome,
+  DecisionRequest,
+  OpenStore,
+  Store,
+  StoreDecision,
+} from '../stores/store.ts'
 import { manualClock } from './manual-clock.ts'
 
 /** A store to test, with its clock in the test's hands. */
@@ -607,12 +615,13 @@ for (const kind of kinds) {
     async (trial) => {
       const all = trial.charge(kind, { quota: 60, cost: 60, windowMs: minuteMs })
       const { outcomes } = await trial.admit(all)
-      assert.deepEqual(outcomes, [{ verdict: 'fits', remaining: 0, waitUs: minuteMs * 1000, resetUs: minuteMs * 1000 }])
+      const used = { verdict: 'fits', remaining: 0, waitUs: minuteMs * 1000, resetUs: minuteMs * 1000 }
+      assert.deepEqual(outcomes.map(ofPlainAmount), [used])
       await trial.advance(minuteMs - 1)
       assert.equal((await trial.refuse(all)).retryAfterUs, 1000)
       await trial.advance(1)
-      const [fresh] = (await trial.look(all)).outcomes
-      assert.deepEqual(fresh, { verdict: 'fits', remaining: 60, waitUs: 0, resetUs: 0 })
+      const fresh = (await trial.look(all)).outcomes.map(ofPlainAmount)
+      assert.deepEqual(fresh, [{ verdict: 'fits', remaining: 60, waitUs: 0, resetUs: 0 }])
       await trial.admit(all)
     },
   )
@@ -811,7 +820,7 @@ async function playHistory(trial: Trial, seed: number): Promise<void> {
     const chosen = policies.filter(({ kind }) => kind !== 'first-minutes' && random(0, 2) > 0)
     const charges = chosen.map(({ kind, liftable, ...rest }) => {
       const quota = random(0, 9) === 0 ? random(1, 60) : rest.quota
-      return trial.charge(kind, { ...rest, quota, cost: random(0, 5), liftable })
+      return trial.charge(kind, { ...rest, quota, cost: random(0, 5), liftable: liftable && !rest.shadow })
     })
     const extra = policies.find(({ kind }) => kind === 'first-minutes')!
     if (random(0, 1) === 0)
@@ -844,9 +853,11 @@ async function playHistory(trial: Trial, seed: number): Promise<void> {
 /** What an admitted request was charged. */
 function chargesMade(charges: readonly Charge[], { outcomes, nowUs }: StoreDecision): Charged[] {
   const lifted = outcomes.some((outcome) => outcome.verdict === 'lifted')
-  return charges
-    .filter((charge, index) => (charge.kind === 'first-minutes' ? lifted : outcomes[index]!.verdict === 'fits'))
-    .map((charge) => ({ charge, cost: charge.cost, chargedAtUs: nowUs }))
+  return charges.flatMap((charge, index) => {
+    const { verdict, atUs: chargedAtUs = nowUs } = outcomes[index]!
+    const made = charge.kind === 'first-minutes' ? lifted : verdict === 'fits'
+    return made ? [{ charge, cost: charge.cost, chargedAtUs }] : []
+  })
 }
 
 // ---- what was admitted, judged from outside
@@ -888,6 +899,11 @@ function assertPace(made: readonly Use[], burst: number, perMs: number): void {
       assert.ok(used <= burst + (use.atMs - atMs) * perMs + 1e-9, `${used} were used from ${atMs} to ${use.atMs} ms`)
     }
   })
+}
+
+/** An outcome without what only those counted by name have. */
+function ofPlainAmount({ verdict, remaining, waitUs, resetUs }: ChargeOutcome): ChargeOutcome {
+  return { verdict, remaining, waitUs, resetUs }
 }
 
 function remainders(decision: StoreDecision): number[] {

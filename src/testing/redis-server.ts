@@ -15,6 +15,8 @@ export interface RunningServer {
 
 /** What a server of ours may need besides. */
 export interface Surroundings {
+  /** Settings besides ours, by their names in `redis.conf`. */
+  settings?: Record<string, string>
   /** Where the server's own folder is made. Default: the system's folder for temporary files. */
   within?: string
   /** Called with the server's own folder before it starts there; returns what is added to its environment. */
@@ -56,6 +58,7 @@ async function tryPort(program: string, port: number, around: Surroundings): Pro
       appendonly: 'no',
       daemonize: 'no',
       logfile: '',
+      ...around.settings,
     }),
     { env: { ...process.env, ...around.prepare?.(folder) }, stdio: ['ignore', 'pipe', 'pipe'] },
   )
@@ -138,7 +141,7 @@ function ask(port: number, commands: string, last: string): Promise<string> {
   })
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer()
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)

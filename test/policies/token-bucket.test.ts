@@ -40,13 +40,13 @@ it('holds all of its burst once it is full, gives back what it took, and ends ev
       expect(bucket.remaining(fresh, limit, someTimeUs)).toBe(capacity)
       expect(admits(fresh, limit, someTimeUs, capacity)).toBe(true)
       expect(bucket.remaining(fresh, limit, someTimeUs)).toBe(0)
-      bucket.refund(fresh, limit, someTimeUs, someTimeUs, capacity)
+      bucket.refund(fresh, limit, someTimeUs, someTimeUs, capacity, 0)
       expect(bucket.remaining(fresh, limit, someTimeUs)).toBe(capacity)
 
       // In parts, too.
       const some = Math.floor(capacity * part)
       for (const cost of [some, capacity - some]) expect(admits(fresh, limit, someTimeUs, cost)).toBe(true)
-      for (const cost of [capacity - some, some]) bucket.refund(fresh, limit, someTimeUs, someTimeUs, cost)
+      for (const cost of [capacity - some, some]) bucket.refund(fresh, limit, someTimeUs, someTimeUs, cost, 0)
       expect(bucket.remaining(fresh, limit, someTimeUs)).toBe(capacity)
 
       admits(fresh, limit, someTimeUs, capacity)

@@ -4,6 +4,7 @@ import { Socket } from 'node:net'
 import fc from 'fast-check'
 import { parseDictionary, parseList } from 'structured-headers'
 import { describe, expect, it } from 'vitest'
+import type { Policy } from '../../src/policy.ts'
 import { firstMinutes } from '../../src/policies/first-minutes.ts'
 import { fixedWindow } from '../../src/policies/fixed-window.ts'
 import { slidingWindow } from '../../src/policies/sliding-window.ts'
@@ -350,7 +351,7 @@ describe('whatever a decision was', () => {
       cost: fc.integer({ min: 0, max: 1e12 }),
     }),
   })
-  const item = policies.map(({ build, options, status }) => applied(build(options as never), status))
+  const item = policies.map(({ build, options, status }) => applied((build as (options: unknown) => Policy)(options), status))
   const outcome = fc.oneof(
     fc.constant({}),
     fc.record({

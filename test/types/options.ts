@@ -111,10 +111,9 @@ rampmeter({ identify: [session(() => null), apiKey({ lookup: async () => null })
 // @ts-expect-error -- no tier may be left out
 rampmeter<'a' | 'b'>({ tiers: { a: { policies } }, classify: () => 'a' })
 
-// A client of ioredis is one that the store takes.
+// A client of ioredis is one that the store takes, of a cluster too.
 redisStore(new Redis()) satisfies Store
 redisStore(new Redis({ protocol: 3 }), { prefix: 'a:' })
-// Not yet a cluster: it says so when the app starts.
-redisStore(new Cluster([]))
+redisStore(new Cluster([]), { prefix: 'a:' })
 // @ts-expect-error -- no client
 redisStore('redis://localhost')

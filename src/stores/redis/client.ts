@@ -1,10 +1,6 @@
-/**
- * What the store needs of an ioredis client, described by its shape: the library's declarations do not need ioredis.
- * An ioredis 5 or 6 `Redis` fits.
- */
-export interface RedisClient {
+/** What a single server's client and a cluster's have in common. */
+interface AnyClient {
   readonly status: string
-  duplicate(override?: object): RedisClient
   defineCommand(name: string, definition: { lua: string; numberOfKeys?: number }): void
   unlink(...keys: string[]): Promise<number>
   on(event: string, listener: (...values: unknown[]) => void): unknown
@@ -12,6 +8,30 @@ export interface RedisClient {
   off(event: string, listener: (...values: unknown[]) => void): unknown
   quit(): Promise<unknown>
   disconnect(reconnect?: boolean): void
+}
+
+/**
+ * What the store needs of an ioredis client, described by its shape: the library's declarations do not need ioredis.
+ * An ioredis 5 or 6 `Redis` fits.
+ */
+export interface RedisClient extends AnyClient {
+  duplicate(override?: object): RedisClient
+}
+
+/** The same of a client of Redis Cluster. An ioredis 5 or 6 `Cluster` fits. */
+export interface ClusterClient extends AnyClient {
+  readonly isCluster: boolean
+  readonly options: { readonly keyPrefix?: string | undefined; readonly redisOptions?: object | undefined }
+  /** Without nodes of its own, the duplicate starts from the same ones. */
+  duplicate(startupNodes?: never[], override?: object): ClusterClient
+  nodes(role?: 'master'): ClusterNode[]
+}
+
+/** A cluster client's connection to one node, which it makes when it first needs it, and drops when it ends. */
+export interface ClusterNode {
+  readonly status: string
+  connect(): Promise<unknown>
+  once(event: string, listener: (...values: unknown[]) => void): unknown
 }
 
 /** A command that `defineCommand` added: how many keys, the keys, the arguments. */

@@ -4,8 +4,8 @@ import type { Charge, ChargeOutcome, Correction, DecisionRequest, PoolRole, Stor
 /** A call of one of the scripts, as lua/decide.lua and lua/settle.lua say in their headers. */
 export interface ScriptCall {
   readonly keys: readonly string[]
-  /** A JSON array. */
-  readonly plan: string
+  /** JSON arrays. */
+  readonly plans: readonly string[]
 }
 
 /** The name of a partition's key, and of the keys that some of its policies have of their own. */
@@ -41,7 +41,13 @@ const does: Record<NonNullable<Correction['does']>, number> = { correct: 0, rele
 
 const verdicts: readonly Verdict[] = ['refused', 'fits', 'lifted', 'inactive', 'spared']
 
-export function planDecision(request: DecisionRequest, names: KeyNames): ScriptCall {
+/** One call that decides requests one after the other. */
+export function planDecisions(requests: readonly DecisionRequest[], names: KeyNames): ScriptCall {
+  const calls = requests.map((request) => planDecision(request, names))
+  return { keys: calls.flatMap(({ keys }) => keys), plans: calls.flatMap(({ plans }) => plans) }
+}
+
+function planDecision(request: DecisionRequest, names: KeyNames): ScriptCall {
   const keys = new CallKeys(names)
   const undos = request.undo.map(({ charge, cost, chargedAtUs, added = 0 }) =>
     entry(keys, charge, cost, chargedAtUs, added, 0),
@@ -52,10 +58,10 @@ export function planDecision(request: DecisionRequest, names: KeyNames): ScriptC
       (charge.shadow ? 2 : 0) +
       (charge.after === true ? 4 : 0) +
       (charge.role === undefined ? 0 : roles[charge.role])
-    return entry(keys, charge, charge.cost, 0, 0, flags)
+    return entry(keys, charge, charge.cost, 0, charge.untilExpiry === true ? 1 : 0, flags)
   })
   const head = [request.commit ? 1 : 0, keys.list.length, undos.length, charges.length]
-  return { keys: keys.list, plan: `[${[head.join(), ...undos, ...charges].join()}]` }
+  return { keys: keys.list, plans: [`[${[head.join(), ...undos, ...charges].join()}]`] }
 }
 
 export function planSettlement(corrections: readonly Correction[], names: KeyNames): ScriptCall {
@@ -63,15 +69,25 @@ export function planSettlement(corrections: readonly Correction[], names: KeyNam
   const entries = corrections.map(({ charged: { charge, chargedAtUs, added = 0 }, does: what = 'correct', by }) =>
     entry(keys, charge, by, chargedAtUs, added, does[what]),
   )
-  return { keys: keys.list, plan: `[${[corrections.length, ...entries].join()}]` }
+  return { keys: keys.list, plans: [`[${[corrections.length, ...entries].join()}]`] }
 }
 
 /** How many integers lua/decide.lua returns before those of the charges, and for each charge. */
 const head = 3
 const perCharge = 5
 
-/** Reads what lua/decide.lua returned for one decision. */
-export function readDecision(row: readonly number[], charges: readonly Charge[]): StoreDecision {
+/** Reads what lua/decide.lua returned. */
+export function readDecisions(row: readonly number[], requests: readonly DecisionRequest[]): StoreDecision[] {
+  let from = 0
+  return requests.map(({ charges }) => {
+    const to = from + head + charges.length * perCharge
+    const decision = readDecision(from === 0 && to === row.length ? row : row.slice(from, to), charges)
+    from = to
+    return decision
+  })
+}
+
+function readDecision(row: readonly number[], charges: readonly Charge[]): StoreDecision {
   const [admitted, nowUs, wait] = row as [number, number, number]
   const outcomes = charges.map((_, index): ChargeOutcome => {
     const from = head + index * perCharge

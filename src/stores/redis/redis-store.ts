@@ -1,11 +1,12 @@
-import { createHash } from 'node:crypto'
 import * as z from 'zod'
 import { RampmeterError } from '../../errors.ts'
 import { readOptions } from '../../read-options.ts'
-import type { OpenStore, Store, StoreSettings } from '../store.ts'
-import type { RedisClient, ScriptCommand } from './client.ts'
-import { planDecision, planSettlement, readDecision, type KeyNames, type ScriptCall } from './plan.ts'
-import { decideScript, settleScript } from './scripts.ts'
+import type { DecisionRequest, OpenStore, Store, StoreDecision, StoreSettings } from '../store.ts'
+import { correctionsBySlot, decideAcrossSlots, type SlotOf } from './across-slots.ts'
+import type { ClusterClient, RedisClient } from './client.ts'
+import { closedError, Connection, isCluster } from './connection.ts'
+import { hashSlot } from './hash-slot.ts'
+import { planDecisions, planSettlement, readDecisions, type KeyNames } from './plan.ts'
 
 export interface RedisStoreOptions {
   /** What every key begins with. Default `rampmeter:`. Limiters with the same prefix share their counters. */
@@ -18,32 +19,28 @@ const optionsSchema = z.strictObject({ prefix: z.string().max(256).default('ramp
 const layout = 1
 
 /**
- * Counters in Redis 7 or Valkey 7.2, shared by all processes that use it.
+ * Counters in Redis 7 or Valkey 7.2, shared by all processes that use it: a single server, a Sentinel group or a cluster.
  *
- * A decision is one script call, however many policies it has, and one key for each partition. The store works on a connection
- * of its own, a `duplicate()` of the client given, that never repeats a call whose answer was lost.
+ * A decision is one script call, however many policies it has, and one key for each partition. On a cluster it is one call for
+ * each hash slot that its partitions are in. The store works on a connection of its own, a `duplicate()` of the client given,
+ * that never repeats a call whose answer was lost.
  *
- * @param redis an ioredis 5 or 6 `Redis`; it stays yours to use and to close
+ * @param redis an ioredis 5 or 6 `Redis` or `Cluster`; it stays yours to use and to close
  * @example
  * import { Redis } from 'ioredis'
  * const limiter = rampmeter({ store: redisStore(new Redis(process.env.REDIS_URL)) })
  *
- * @throws {RampmeterError} `RAMPMETER_INVALID_REDIS`, `RAMPMETER_CLUSTER_UNSUPPORTED`, `RAMPMETER_INVALID_OPTION`, `RAMPMETER_UNKNOWN_OPTION`
+ * @throws {RampmeterError} `RAMPMETER_INVALID_REDIS`, `RAMPMETER_INVALID_OPTION`, `RAMPMETER_UNKNOWN_OPTION`
  */
-export function redisStore(redis: RedisClient, options: RedisStoreOptions = {}): Store {
+export function redisStore(redis: RedisClient | ClusterClient, options: RedisStoreOptions = {}): Store {
   const { prefix } = readOptions(optionsSchema, options, 'redisStore')
   checkClient(redis)
+  if (isCluster(redis)) checkHashTag(`${redis.options.keyPrefix ?? ''}${prefix}`)
   return new RedisStore(redis, prefix)
 }
 
 function checkClient(redis: unknown): void {
-  const client = redis as Partial<RedisClient & { isCluster: boolean; sendCommand: unknown }> | null | undefined
-  if (client?.isCluster === true) {
-    throw new RampmeterError(
-      'RAMPMETER_CLUSTER_UNSUPPORTED',
-      'redisStore was given an ioredis Cluster, where one decision may need several nodes; give it a Redis client of a single server or a Sentinel group',
-    )
-  }
+  const client = redis as Partial<RedisClient> | null | undefined
   if (typeof client?.duplicate !== 'function' || typeof client.defineCommand !== 'function') {
     const seen = typeof client?.duplicate === 'function' ? 'a client of another library (node-redis?)' : 'no client'
     throw new RampmeterError(
@@ -53,13 +50,23 @@ function checkClient(redis: unknown): void {
   }
 }
 
+/** Only the first braces of a key make its hash tag. Empty ones make none, and tear the keys of a partition apart. */
+function checkHashTag(prefix: string): void {
+  const opens = prefix.indexOf('{')
+  if (opens === -1 || prefix[opens + 1] !== '}') return
+  throw new RampmeterError(
+    'RAMPMETER_INVALID_OPTION',
+    'redisStore: on a cluster no prefix may begin its braces with `{}`, which would spread the keys of one client; write something between them, or leave them out',
+  )
+}
+
 class RedisStore implements Store {
-  readonly #given: RedisClient
+  readonly #given: RedisClient | ClusterClient
   readonly #prefix: string
   #connection: Connection | undefined
   #users = 0
 
-  constructor(given: RedisClient, prefix: string) {
+  constructor(given: RedisClient | ClusterClient, prefix: string) {
     this.#given = given
     this.#prefix = prefix
   }
@@ -68,19 +75,25 @@ class RedisStore implements Store {
     this.#users += 1
     const connection = (this.#connection ??= new Connection(this.#given))
     const names = this.#namesFor(settings)
+    const slotOf = this.#slotsFor(names)
     let closed = false
     const whileOpen = (): void => {
       if (closed) throw closedError()
     }
+    const ask = async (requests: readonly DecisionRequest[]): Promise<StoreDecision[]> => {
+      const row = await connection.call('decide', planDecisions(requests, names))
+      return readDecisions(row as number[], requests)
+    }
     return {
       decide: async (request) => {
         whileOpen()
-        const row = await connection.call('decide', planDecision(request, names))
-        return readDecision(row as number[], request.charges)
+        return slotOf === undefined ? (await ask([request]))[0]! : await decideAcrossSlots(request, slotOf, ask)
       },
       settle: async (corrections) => {
         whileOpen()
-        if (corrections.length > 0) await connection.call('settle', planSettlement(corrections, names))
+        if (corrections.length === 0) return
+        const calls = slotOf === undefined ? [corrections] : correctionsBySlot(corrections, slotOf)
+        await Promise.all(calls.map((call) => connection.call('settle', planSettlement(call, names))))
       },
       reset: async (partition, owners) => {
         whileOpen()
@@ -106,85 +119,12 @@ class RedisStore implements Store {
     const partition = (name: string): string => `${this.#prefix}${layout}:{${nameOf(name)}}`
     return { partition, own: (name, stateId) => `${partition(name)}:${stateId.toString(36)}` }
   }
-}
 
-/** How long a server may take to say goodbye, in ms. */
-const quitWithinMs = 2000
-
-/** The store's own connection, shared by all limiters that opened the store. */
-class Connection {
-  readonly #client: RedisClient
-  readonly #commands: Record<'decide' | 'settle', ScriptCommand>
-  /** Who waits for the first connection: a client that is ended between two attempts to connect tells nobody. */
-  readonly #waiting = new Set<() => void>()
-  #closed = false
-
-  constructor(given: RedisClient) {
-    // A default client keeps commands while it is offline and sends again what was not answered: it would charge late, or twice.
-    const client = given.duplicate({
-      enableOfflineQueue: false,
-      autoResendUnfulfilledCommands: false,
-      lazyConnect: false,
-      stringNumbers: false,
-      retryStrategy: (attempt: number) => Math.min(attempt * 50, 2000),
-    })
-    // Failures reach the caller of each command; without a listener ioredis prints them as well.
-    client.on('error', () => {})
-    this.#client = client
-    this.#commands = { decide: define(client, 'Decide', decideScript), settle: define(client, 'Settle', settleScript) }
+  /** Of a cluster: which slot a partition is in. A single server has all its keys in reach of one call. */
+  #slotsFor(names: KeyNames): SlotOf | undefined {
+    const given = this.#given
+    if (!isCluster(given)) return undefined
+    const { keyPrefix = '' } = given.options
+    return (partition) => hashSlot(`${keyPrefix}${names.partition(partition)}`)
   }
-
-  async call(script: 'decide' | 'settle', { keys, plan }: ScriptCall): Promise<unknown> {
-    this.#whileOpen()
-    return await this.#commands[script](keys.length, ...keys, plan)
-  }
-
-  async unlink(keys: string[]): Promise<void> {
-    this.#whileOpen()
-    await this.#client.unlink(...keys)
-  }
-
-  async ready(): Promise<void> {
-    this.#whileOpen()
-    if (this.#client.status === 'ready') return
-    await new Promise<void>((resolve, reject) => {
-      const settle = (): void => {
-        this.#client.off('ready', settle)
-        this.#waiting.delete(settle)
-        if (this.#closed) reject(closedError())
-        else resolve()
-      }
-      this.#client.on('ready', settle)
-      this.#waiting.add(settle)
-    })
-  }
-
-  async close(): Promise<void> {
-    this.#closed = true
-    for (const settle of this.#waiting) settle()
-    // QUIT waits for the answers under way; a connection that is not up has none, and one that is stuck never ends.
-    if (this.#client.status === 'ready') {
-      const giveUp = setTimeout(() => this.#client.disconnect(), quitWithinMs)
-      await this.#client.quit().catch(() => this.#client.disconnect())
-      clearTimeout(giveUp)
-    } else {
-      this.#client.disconnect()
-    }
-  }
-
-  #whileOpen(): void {
-    if (this.#closed) throw closedError()
-  }
-}
-
-function closedError(): RampmeterError {
-  return new RampmeterError('RAMPMETER_CLOSED', 'the store was used after its limiter was closed')
-}
-
-/** Adds a script to a client under a name that changes with the script, so that two versions never run each other's. */
-function define(client: RedisClient, name: string, lua: string): ScriptCommand {
-  const command = `rampmeter${name}_${createHash('sha256').update(lua).digest('hex').slice(0, 12)}`
-  client.defineCommand(command, { lua })
-  const added = (client as unknown as Record<string, ScriptCommand>)[command]!
-  return (keyCount, ...rest) => added.call(client, keyCount, ...rest)
 }

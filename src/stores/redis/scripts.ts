@@ -514,16 +514,28 @@ end,
 end
 define[6] = function()
 local unknown_hold, smoothing = 1000000, 8
-local function count(state, now)
-return redis.call('ZCOUNT', state.key, string.format('(%.0f', now), '+inf')
+local function count(state)
+if state.absent then return 0 end
+return redis.call('ZCOUNT', state.key, state.live, '+inf')
 end
 local function scores(state, limit, now)
+if #limit.extra == 0 then return {} end
 local found = redis.call('ZMSCORE', state.key, unpack(limit.extra))
 for index = 1, #found do
-local score = found[index] and tonumber(found[index])
+local score = not state.absent and found[index] and tonumber(found[index])
 found[index] = score and score > now and score or false
 end
 return found
+end
+local function ends_of(state, limit, now)
+local found = redis.call('ZRANGEBYSCORE', state.key, state.live, '+inf', 'WITHSCORES')
+local ends = {}
+for index = 2, #found, 2 do
+local score = tonumber(found[index])
+ends[#ends + 1] = score > now + 2 * limit.window and now + limit.window or score
+end
+table.sort(ends)
+return ends
 end
 local function add(state, limit, now)
 local arguments = {}
@@ -531,27 +543,47 @@ for _, member in ipairs(limit.extra) do
 arguments[#arguments + 1] = string.format('%.0f', now + limit.window)
 arguments[#arguments + 1] = member
 end
-redis.call('ZADD', state.key, unpack(arguments))
-state.changed = true
+if #arguments > 0 then redis.call('ZADD', state.key, unpack(arguments)) end
 end
-local function expires(state, _, now)
+local function last_of(state)
+if state.absent then return 0 end
 local last = redis.call('ZRANGE', state.key, -1, -1, 'WITHSCORES')
-if #last == 0 then return now end
-return math.max(now, tonumber(last[2]))
+return #last > 0 and tonumber(last[2]) or 0
+end
+local function expires(state, limit, now)
+if state.ahead then
+local ends = ends_of(state, limit, now)
+return ends[#ends]
+end
+return math.max(now, last_of(state))
 end
 return {
 open = function(stored, limit, now)
 local state = stored
 if not stored then
-state = { held = 0, key = limit.own_key }
+state = { held = 0, held_at = 0 }
 elseif type(stored) == 'string' then
-state = { held = struct.unpack('<d', stored), key = limit.own_key }
+local held, held_at = struct.unpack('<dd', stored)
+state = { held = held, held_at = held_at }
 end
-if limit.commit and expires(state, limit, now) > now + 2 * limit.window then
+state.key = limit.own_key
+state.live = string.format('(%.0f', now)
+state.absent = not stored and not limit.commit
+if not stored and limit.commit then redis.call('UNLINK', state.key) end
+state.ahead = last_of(state) > now + 2 * limit.window
+if limit.commit then
+if redis.call('ZREMRANGEBYSCORE', state.key, '-inf', string.format('%.0f', now)) > 0 then state.mended = true end
+if state.ahead then
 local ahead = redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now + 2 * limit.window), '+inf')
 for _, member in ipairs(ahead) do
 redis.call('ZADD', state.key, string.format('%.0f', now + limit.window), member)
 end
+state.ahead = false
+state.mended = true
+end
+end
+if state.held > 0 and (state.held_at + limit.window <= now or state.held_at > now + limit.window) then
+state.held, state.held_at = 0, 0
 state.mended = true
 end
 return state
@@ -564,18 +596,22 @@ end
 return needed
 end,
 earliest = function(state, limit, now, cost)
-local held = count(state, now)
+local held = count(state)
 local excess = held + cost - limit.quota
 if excess <= 0 then return now end
 local expiry = now + 1
-local nth = redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now), '+inf', 'WITHSCORES', 'LIMIT',
-math.min(excess, held) - 1, 1)
-if #nth > 0 then expiry = tonumber(nth[2]) end
+if state.ahead then
+expiry = ends_of(state, limit, now)[math.min(excess, held)] or expiry
+elseif held > 0 then
+expiry = tonumber(redis.call('ZRANGEBYSCORE', state.key, state.live, '+inf', 'WITHSCORES', 'LIMIT',
+math.min(excess, held) - 1, 1)[2])
+end
+if limit.added == 1 then return expiry end
 local hold = state.held == 0 and unknown_hold or state.held
 return math.min(expiry, now + math.max(1000, math.ceil(hold * excess / math.max(1, held))))
 end,
-remaining = function(state, limit, now)
-return math.max(0, limit.quota - count(state, now))
+remaining = function(state, limit)
+return math.max(0, limit.quota - count(state))
 end,
 charge = function(state, limit, now)
 local added = 0
@@ -589,69 +625,70 @@ refund = function(state, limit, now, charged_at, cost, added)
 for index, member in ipairs(limit.extra) do
 if math.floor(added / 2 ^ (index - 1)) % 2 == 1 then redis.call('ZREM', state.key, member) end
 end
-state.changed = true
 end,
 release = function(state, limit, now, charged_at)
-local held = false
-for _, score in ipairs(scores(state, limit, now)) do held = held or score ~= false end
-redis.call('ZREM', state.key, unpack(limit.extra))
-state.changed = true
-if not held then return end
+if #limit.extra == 0 or redis.call('ZREM', state.key, unpack(limit.extra)) == 0 then return end
 local duration = math.max(1, now - charged_at)
 if state.held == 0 then
 state.held = duration
 else
 state.held = math.max(1, state.held + math.floor((duration - state.held) / smoothing))
 end
+state.held_at = now
 end,
 renew = add,
 expires = expires,
 pack = function(state, limit, now)
-if state.changed then redis.call('ZREMRANGEBYSCORE', state.key, '-inf', string.format('%.0f', now)) end
 local ends = expires(state, limit, now)
 if ends > now then
-redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((ends - now) / 1000)))
+local second = math.ceil(ends / 1000000)
+redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((second * 1000000 - now) / 1000)))
 end
-return struct.pack('<d', state.held), ends
+if state.held > 0 then ends = math.max(ends, state.held_at + limit.window) end
+return struct.pack('<dd', state.held, state.held_at), ends
 end,
 }
 end
 define[7] = define[2]
 define[8] = function()
-local function since(limit, now)
-return string.format('(%.0f', now - limit.window)
-end
-local function count(state, limit, now)
-return redis.call('ZCOUNT', state.key, since(limit, now), '+inf')
+local function count(state)
+if state.absent then return 0 end
+return redis.call('ZCOUNT', state.key, state.live, '+inf')
 end
 local function touched(state, limit, now)
 if #limit.extra == 0 then return {} end
 local found = redis.call('ZMSCORE', state.key, unpack(limit.extra))
 for index = 1, #found do
-local score = found[index] and tonumber(found[index])
+local score = not state.absent and found[index] and tonumber(found[index])
 found[index] = score and score + limit.window > now and score or false
 end
 return found
 end
 local function newest(state)
+if state.absent then return 0 end
 local last = redis.call('ZRANGE', state.key, -1, -1, 'WITHSCORES')
-return #last > 0 and tonumber(last[2]) or nil
+return #last > 0 and tonumber(last[2]) or 0
 end
 local function expires(state, limit, now)
-local last = newest(state)
-if not last then return now end
-return math.max(now, last + limit.window)
+if state.ahead then return now + limit.window end
+return math.max(now, newest(state) + limit.window)
 end
 return {
 open = function(stored, limit, now)
-local state = stored
-if type(stored) ~= 'table' then state = { key = limit.own_key } end
+local state = type(stored) == 'table' and stored or {}
+state.key = limit.own_key
+state.live = string.format('(%.0f', now - limit.window)
+state.absent = not stored and not limit.commit
+if not stored and limit.commit then redis.call('UNLINK', state.key) end
+state.ahead = newest(state) > now + limit.window
 if limit.commit then
-local last = newest(state)
-if last and last > now + limit.window then
-for _, target in ipairs(redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now + limit.window), '+inf')) do
+local gone = redis.call('ZREMRANGEBYSCORE', state.key, '-inf', string.format('%.0f', now - limit.window))
+if gone > 0 then state.mended = true end
+if state.ahead then
+for _, target in ipairs(redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now), '+inf')) do
 redis.call('ZADD', state.key, string.format('%.0f', now), target)
 end
+state.ahead = false
 state.mended = true
 end
 end
@@ -665,10 +702,10 @@ end
 return needed
 end,
 earliest = function(state, limit, now, cost)
-local live = count(state, limit, now)
+local live = count(state)
 if live + cost <= limit.quota then return now end
-local asked = math.max(#limit.extra, cost)
-if asked > limit.quota then return math.huge end
+local room = math.max(#limit.extra, cost)
+if room > limit.quota then return math.huge end
 local ours, known = {}, 0
 for index, score in ipairs(touched(state, limit, now)) do
 if score then
@@ -676,29 +713,31 @@ ours[limit.extra[index]] = true
 known = known + 1
 end
 end
-local excess = live - known + asked - limit.quota
-if excess <= 0 then return now end
-local oldest = redis.call('ZRANGEBYSCORE', state.key, since(limit, now), '+inf', 'WITHSCORES', 'LIMIT', 0, excess + known)
+local excess = live - known + room - limit.quota
+local oldest = redis.call('ZRANGEBYSCORE', state.key, state.live, '+inf', 'WITHSCORES', 'LIMIT', 0, excess + known)
 for index = 1, #oldest, 2 do
 if not ours[oldest[index]] then
 excess = excess - 1
-if excess == 0 then return tonumber(oldest[index + 1]) + limit.window end
+if excess <= 0 then
+local at = tonumber(oldest[index + 1])
+return (state.ahead and math.min(at, now) or at) + limit.window
+end
 end
 end
 return now
 end,
-remaining = function(state, limit, now)
-return math.max(0, limit.quota - count(state, limit, now))
+remaining = function(state, limit)
+return math.max(0, limit.quota - count(state))
 end,
 charge = function(state, limit, now)
+local at = string.format('%.0f', math.max(now, newest(state)))
 local added, arguments = 0, {}
 for index, score in ipairs(touched(state, limit, now)) do
 if not score then added = added + 2 ^ (index - 1) end
-arguments[#arguments + 1] = string.format('%.0f', now)
+arguments[#arguments + 1] = at
 arguments[#arguments + 1] = limit.extra[index]
 end
 if #arguments > 0 then redis.call('ZADD', state.key, unpack(arguments)) end
-state.changed = true
 return added
 end,
 refund = function(state, limit, now, charged_at, cost, added)
@@ -707,16 +746,13 @@ if score == charged_at and math.floor(added / 2 ^ (index - 1)) % 2 == 1 then
 redis.call('ZREM', state.key, limit.extra[index])
 end
 end
-state.changed = true
 end,
 expires = expires,
 pack = function(state, limit, now)
-if state.changed then
-redis.call('ZREMRANGEBYSCORE', state.key, '-inf', string.format('%.0f', now - limit.window))
-end
 local ends = expires(state, limit, now)
 if ends > now then
-redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((ends - now) / 1000)))
+local second = math.ceil(ends / 1000000)
+redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((second * 1000000 - now) / 1000)))
 end
 return '.', ends
 end,
@@ -733,8 +769,12 @@ local sum = 0
 for index = 3, #limit.extra do sum = sum + asked_of(limit.extra[index] + 1) end
 return sum
 end
-local function left(state, limit)
-return limit.quota - wanted(limit, function(seat) return math.max(state.before[seat], state.asked[seat]) end)
+local function allowed(limit, wanted_by_higher)
+if wanted_by_higher == 0 then return math.huge end
+return limit.quota - wanted_by_higher
+end
+local function expected(state, limit)
+return wanted(limit, function(seat) return math.max(state.before[seat], state.asked[seat]) end)
 end
 local function some(row)
 for seat = 1, #row do
@@ -770,15 +810,14 @@ if state.start + limit.window > now then return state end
 return { start = state.start + limit.window, before = state.asked, asked = zeros(seats), had = zeros(seats) }
 end,
 earliest = function(state, limit, now, cost)
-if #limit.extra < 3 then return now end
-if state.had[limit.extra[2] + 1] + cost <= left(state, limit) then return now end
+if state.had[limit.extra[2] + 1] + cost <= allowed(limit, expected(state, limit)) then return now end
 local next_start = state.start + limit.window
-if cost <= limit.quota - wanted(limit, function(seat) return state.asked[seat] end) then return next_start end
+if cost <= allowed(limit, wanted(limit, function(seat) return state.asked[seat] end)) then return next_start end
 return next_start + limit.window
 end,
 remaining = function(state, limit)
-if #limit.extra < 3 then return limit.quota end
-return math.max(0, left(state, limit) - state.had[limit.extra[2] + 1])
+local left = allowed(limit, expected(state, limit)) - state.had[limit.extra[2] + 1]
+return math.max(0, math.min(limit.capacity, left))
 end,
 note = function(state, limit, cost)
 local seat = limit.extra[2] + 1
@@ -824,7 +863,7 @@ if cost > limit.capacity and limit.kind ~= FIRST_MINUTES then return -1 end
 return finite(algorithm.earliest(record.state, limit, now, cost) - now)
 end
 local function wait_for_another(record, limit, now)
-local algorithm, cost = record.algorithm, math.max(limit.cost, 1)
+local algorithm, cost = record.algorithm, limit.after and 1 or math.max(limit.cost, 1)
 if algorithm.needs then
 cost = 1
 limit.extra = {}
@@ -908,10 +947,18 @@ extra_ends = extra.record.state.start + extra.window
 lifts = now < extra_ends and extra.record.state.used + extra.cost <= extra.quota
 end
 local admitted = not hard and (not soft or lifts)
-if commit then
+local refused_elsewhere = false
 for index = 1, charges do
 local entry = entries[index]
-if entry.role == DEMAND and not entry.spared and entry.cost > 0 then
+if entry.role == 0 and not entry.shadow and entry.wait ~= 0 and not (entry.liftable and lifts) then
+refused_elsewhere = true
+end
+end
+if commit and not refused_elsewhere then
+for index = 1, charges do
+local entry = entries[index]
+local noted = entry.role == DEMAND and not entry.spared and entry.cost > 0 and entry.cost <= entry.capacity
+if noted and not (entry.after and admitted) then
 entry.record.algorithm.note(entry.record.state, entry, entry.cost)
 keep(entry.partition, entry.record)
 end
@@ -1494,16 +1541,28 @@ end,
 end
 define[6] = function()
 local unknown_hold, smoothing = 1000000, 8
-local function count(state, now)
-return redis.call('ZCOUNT', state.key, string.format('(%.0f', now), '+inf')
+local function count(state)
+if state.absent then return 0 end
+return redis.call('ZCOUNT', state.key, state.live, '+inf')
 end
 local function scores(state, limit, now)
+if #limit.extra == 0 then return {} end
 local found = redis.call('ZMSCORE', state.key, unpack(limit.extra))
 for index = 1, #found do
-local score = found[index] and tonumber(found[index])
+local score = not state.absent and found[index] and tonumber(found[index])
 found[index] = score and score > now and score or false
 end
 return found
+end
+local function ends_of(state, limit, now)
+local found = redis.call('ZRANGEBYSCORE', state.key, state.live, '+inf', 'WITHSCORES')
+local ends = {}
+for index = 2, #found, 2 do
+local score = tonumber(found[index])
+ends[#ends + 1] = score > now + 2 * limit.window and now + limit.window or score
+end
+table.sort(ends)
+return ends
 end
 local function add(state, limit, now)
 local arguments = {}
@@ -1511,27 +1570,47 @@ for _, member in ipairs(limit.extra) do
 arguments[#arguments + 1] = string.format('%.0f', now + limit.window)
 arguments[#arguments + 1] = member
 end
-redis.call('ZADD', state.key, unpack(arguments))
-state.changed = true
+if #arguments > 0 then redis.call('ZADD', state.key, unpack(arguments)) end
 end
-local function expires(state, _, now)
+local function last_of(state)
+if state.absent then return 0 end
 local last = redis.call('ZRANGE', state.key, -1, -1, 'WITHSCORES')
-if #last == 0 then return now end
-return math.max(now, tonumber(last[2]))
+return #last > 0 and tonumber(last[2]) or 0
+end
+local function expires(state, limit, now)
+if state.ahead then
+local ends = ends_of(state, limit, now)
+return ends[#ends]
+end
+return math.max(now, last_of(state))
 end
 return {
 open = function(stored, limit, now)
 local state = stored
 if not stored then
-state = { held = 0, key = limit.own_key }
+state = { held = 0, held_at = 0 }
 elseif type(stored) == 'string' then
-state = { held = struct.unpack('<d', stored), key = limit.own_key }
+local held, held_at = struct.unpack('<dd', stored)
+state = { held = held, held_at = held_at }
 end
-if limit.commit and expires(state, limit, now) > now + 2 * limit.window then
+state.key = limit.own_key
+state.live = string.format('(%.0f', now)
+state.absent = not stored and not limit.commit
+if not stored and limit.commit then redis.call('UNLINK', state.key) end
+state.ahead = last_of(state) > now + 2 * limit.window
+if limit.commit then
+if redis.call('ZREMRANGEBYSCORE', state.key, '-inf', string.format('%.0f', now)) > 0 then state.mended = true end
+if state.ahead then
 local ahead = redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now + 2 * limit.window), '+inf')
 for _, member in ipairs(ahead) do
 redis.call('ZADD', state.key, string.format('%.0f', now + limit.window), member)
 end
+state.ahead = false
+state.mended = true
+end
+end
+if state.held > 0 and (state.held_at + limit.window <= now or state.held_at > now + limit.window) then
+state.held, state.held_at = 0, 0
 state.mended = true
 end
 return state
@@ -1544,18 +1623,22 @@ end
 return needed
 end,
 earliest = function(state, limit, now, cost)
-local held = count(state, now)
+local held = count(state)
 local excess = held + cost - limit.quota
 if excess <= 0 then return now end
 local expiry = now + 1
-local nth = redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now), '+inf', 'WITHSCORES', 'LIMIT',
-math.min(excess, held) - 1, 1)
-if #nth > 0 then expiry = tonumber(nth[2]) end
+if state.ahead then
+expiry = ends_of(state, limit, now)[math.min(excess, held)] or expiry
+elseif held > 0 then
+expiry = tonumber(redis.call('ZRANGEBYSCORE', state.key, state.live, '+inf', 'WITHSCORES', 'LIMIT',
+math.min(excess, held) - 1, 1)[2])
+end
+if limit.added == 1 then return expiry end
 local hold = state.held == 0 and unknown_hold or state.held
 return math.min(expiry, now + math.max(1000, math.ceil(hold * excess / math.max(1, held))))
 end,
-remaining = function(state, limit, now)
-return math.max(0, limit.quota - count(state, now))
+remaining = function(state, limit)
+return math.max(0, limit.quota - count(state))
 end,
 charge = function(state, limit, now)
 local added = 0
@@ -1569,69 +1652,70 @@ refund = function(state, limit, now, charged_at, cost, added)
 for index, member in ipairs(limit.extra) do
 if math.floor(added / 2 ^ (index - 1)) % 2 == 1 then redis.call('ZREM', state.key, member) end
 end
-state.changed = true
 end,
 release = function(state, limit, now, charged_at)
-local held = false
-for _, score in ipairs(scores(state, limit, now)) do held = held or score ~= false end
-redis.call('ZREM', state.key, unpack(limit.extra))
-state.changed = true
-if not held then return end
+if #limit.extra == 0 or redis.call('ZREM', state.key, unpack(limit.extra)) == 0 then return end
 local duration = math.max(1, now - charged_at)
 if state.held == 0 then
 state.held = duration
 else
 state.held = math.max(1, state.held + math.floor((duration - state.held) / smoothing))
 end
+state.held_at = now
 end,
 renew = add,
 expires = expires,
 pack = function(state, limit, now)
-if state.changed then redis.call('ZREMRANGEBYSCORE', state.key, '-inf', string.format('%.0f', now)) end
 local ends = expires(state, limit, now)
 if ends > now then
-redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((ends - now) / 1000)))
+local second = math.ceil(ends / 1000000)
+redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((second * 1000000 - now) / 1000)))
 end
-return struct.pack('<d', state.held), ends
+if state.held > 0 then ends = math.max(ends, state.held_at + limit.window) end
+return struct.pack('<dd', state.held, state.held_at), ends
 end,
 }
 end
 define[7] = define[2]
 define[8] = function()
-local function since(limit, now)
-return string.format('(%.0f', now - limit.window)
-end
-local function count(state, limit, now)
-return redis.call('ZCOUNT', state.key, since(limit, now), '+inf')
+local function count(state)
+if state.absent then return 0 end
+return redis.call('ZCOUNT', state.key, state.live, '+inf')
 end
 local function touched(state, limit, now)
 if #limit.extra == 0 then return {} end
 local found = redis.call('ZMSCORE', state.key, unpack(limit.extra))
 for index = 1, #found do
-local score = found[index] and tonumber(found[index])
+local score = not state.absent and found[index] and tonumber(found[index])
 found[index] = score and score + limit.window > now and score or false
 end
 return found
 end
 local function newest(state)
+if state.absent then return 0 end
 local last = redis.call('ZRANGE', state.key, -1, -1, 'WITHSCORES')
-return #last > 0 and tonumber(last[2]) or nil
+return #last > 0 and tonumber(last[2]) or 0
 end
 local function expires(state, limit, now)
-local last = newest(state)
-if not last then return now end
-return math.max(now, last + limit.window)
+if state.ahead then return now + limit.window end
+return math.max(now, newest(state) + limit.window)
 end
 return {
 open = function(stored, limit, now)
-local state = stored
-if type(stored) ~= 'table' then state = { key = limit.own_key } end
+local state = type(stored) == 'table' and stored or {}
+state.key = limit.own_key
+state.live = string.format('(%.0f', now - limit.window)
+state.absent = not stored and not limit.commit
+if not stored and limit.commit then redis.call('UNLINK', state.key) end
+state.ahead = newest(state) > now + limit.window
 if limit.commit then
-local last = newest(state)
-if last and last > now + limit.window then
-for _, target in ipairs(redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now + limit.window), '+inf')) do
+local gone = redis.call('ZREMRANGEBYSCORE', state.key, '-inf', string.format('%.0f', now - limit.window))
+if gone > 0 then state.mended = true end
+if state.ahead then
+for _, target in ipairs(redis.call('ZRANGEBYSCORE', state.key, string.format('(%.0f', now), '+inf')) do
 redis.call('ZADD', state.key, string.format('%.0f', now), target)
 end
+state.ahead = false
 state.mended = true
 end
 end
@@ -1645,10 +1729,10 @@ end
 return needed
 end,
 earliest = function(state, limit, now, cost)
-local live = count(state, limit, now)
+local live = count(state)
 if live + cost <= limit.quota then return now end
-local asked = math.max(#limit.extra, cost)
-if asked > limit.quota then return math.huge end
+local room = math.max(#limit.extra, cost)
+if room > limit.quota then return math.huge end
 local ours, known = {}, 0
 for index, score in ipairs(touched(state, limit, now)) do
 if score then
@@ -1656,29 +1740,31 @@ ours[limit.extra[index]] = true
 known = known + 1
 end
 end
-local excess = live - known + asked - limit.quota
-if excess <= 0 then return now end
-local oldest = redis.call('ZRANGEBYSCORE', state.key, since(limit, now), '+inf', 'WITHSCORES', 'LIMIT', 0, excess + known)
+local excess = live - known + room - limit.quota
+local oldest = redis.call('ZRANGEBYSCORE', state.key, state.live, '+inf', 'WITHSCORES', 'LIMIT', 0, excess + known)
 for index = 1, #oldest, 2 do
 if not ours[oldest[index]] then
 excess = excess - 1
-if excess == 0 then return tonumber(oldest[index + 1]) + limit.window end
+if excess <= 0 then
+local at = tonumber(oldest[index + 1])
+return (state.ahead and math.min(at, now) or at) + limit.window
+end
 end
 end
 return now
 end,
-remaining = function(state, limit, now)
-return math.max(0, limit.quota - count(state, limit, now))
+remaining = function(state, limit)
+return math.max(0, limit.quota - count(state))
 end,
 charge = function(state, limit, now)
+local at = string.format('%.0f', math.max(now, newest(state)))
 local added, arguments = 0, {}
 for index, score in ipairs(touched(state, limit, now)) do
 if not score then added = added + 2 ^ (index - 1) end
-arguments[#arguments + 1] = string.format('%.0f', now)
+arguments[#arguments + 1] = at
 arguments[#arguments + 1] = limit.extra[index]
 end
 if #arguments > 0 then redis.call('ZADD', state.key, unpack(arguments)) end
-state.changed = true
 return added
 end,
 refund = function(state, limit, now, charged_at, cost, added)
@@ -1687,16 +1773,13 @@ if score == charged_at and math.floor(added / 2 ^ (index - 1)) % 2 == 1 then
 redis.call('ZREM', state.key, limit.extra[index])
 end
 end
-state.changed = true
 end,
 expires = expires,
 pack = function(state, limit, now)
-if state.changed then
-redis.call('ZREMRANGEBYSCORE', state.key, '-inf', string.format('%.0f', now - limit.window))
-end
 local ends = expires(state, limit, now)
 if ends > now then
-redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((ends - now) / 1000)))
+local second = math.ceil(ends / 1000000)
+redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((second * 1000000 - now) / 1000)))
 end
 return '.', ends
 end,
@@ -1713,8 +1796,12 @@ local sum = 0
 for index = 3, #limit.extra do sum = sum + asked_of(limit.extra[index] + 1) end
 return sum
 end
-local function left(state, limit)
-return limit.quota - wanted(limit, function(seat) return math.max(state.before[seat], state.asked[seat]) end)
+local function allowed(limit, wanted_by_higher)
+if wanted_by_higher == 0 then return math.huge end
+return limit.quota - wanted_by_higher
+end
+local function expected(state, limit)
+return wanted(limit, function(seat) return math.max(state.before[seat], state.asked[seat]) end)
 end
 local function some(row)
 for seat = 1, #row do
@@ -1750,15 +1837,14 @@ if state.start + limit.window > now then return state end
 return { start = state.start + limit.window, before = state.asked, asked = zeros(seats), had = zeros(seats) }
 end,
 earliest = function(state, limit, now, cost)
-if #limit.extra < 3 then return now end
-if state.had[limit.extra[2] + 1] + cost <= left(state, limit) then return now end
+if state.had[limit.extra[2] + 1] + cost <= allowed(limit, expected(state, limit)) then return now end
 local next_start = state.start + limit.window
-if cost <= limit.quota - wanted(limit, function(seat) return state.asked[seat] end) then return next_start end
+if cost <= allowed(limit, wanted(limit, function(seat) return state.asked[seat] end)) then return next_start end
 return next_start + limit.window
 end,
 remaining = function(state, limit)
-if #limit.extra < 3 then return limit.quota end
-return math.max(0, left(state, limit) - state.had[limit.extra[2] + 1])
+local left = allowed(limit, expected(state, limit)) - state.had[limit.extra[2] + 1]
+return math.max(0, math.min(limit.capacity, left))
 end,
 note = function(state, limit, cost)
 local seat = limit.extra[2] + 1
@@ -1808,6 +1894,7 @@ elseif entry.cost < 0 then
 record.algorithm.refund(record.state, entry, now, entry.at, -entry.cost, entry.added)
 elseif entry.cost > 0 then
 record.algorithm.charge(record.state, entry, now, entry.cost)
+if record.algorithm.note then record.algorithm.note(record.state, entry, entry.cost) end
 end
 keep(partition, record)
 end
