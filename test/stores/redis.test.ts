@@ -297,8 +297,8 @@ describe('connections', () => {
     const before = await connected()
     const store = redisStore(redis).open({ nameOf })
     await store.close()
-    await sleep(100)
-    expect(await connected()).toBe(before)
+    await sleep(50)
+    await expect.poll(connected).toBe(before)
     await expect(store.ready()).rejects.toMatchObject({ code: 'RAMPMETER_CLOSED' })
   })
 
