@@ -38,16 +38,20 @@ export class Deadlines {
 
   #arm(ms: number): void {
     this.#armed = true
+    const look = (): void => {
+      // Whoever becomes due between here and there has not had the sockets looked at since.
+      const dueBy = performance.now()
+      setImmediate(() => this.#giveUp(dueBy))
+    }
     // It need not keep the process alive: who waits for an answer has a socket open.
-    setTimeout(() => setImmediate(() => this.#giveUpDue()), Math.max(0, ms)).unref()
+    setTimeout(look, Math.max(0, ms)).unref()
   }
 
-  #giveUpDue(): void {
+  #giveUp(dueBy: number): void {
     this.#armed = false
-    const now = performance.now()
     for (const one of this.#waiting) {
-      if (one.due > now) {
-        this.#arm(one.due - now)
+      if (one.due > dueBy) {
+        this.#arm(one.due - performance.now())
         return
       }
       this.#waiting.delete(one)

@@ -274,6 +274,32 @@ describe('a Redis that is not there when the app starts', () => {
   })
 })
 
+describe('a process that is held up itself', () => {
+  it('does not take an answer that has arrived for one that is late', async () => {
+    const server = await redisProcess()
+    await server.start()
+    const limiter = opened(
+      rampmeter({
+        store: redisStore(clientOf(server)),
+        policies: [slidingWindow({ quota: 100, window: '1h' })],
+        deadline: '50ms',
+      }),
+    )
+    await limiter.ready()
+    await until(async () => !(await limiter.peek(who)).degraded)
+
+    for (let times = 0; times < 8; times += 1) {
+      const deciding = limiter.decide({ client: who })
+      // Until the call is written, within this turn of the event loop: its answer cannot have been read.
+      for (let step = 0; step < 100; step += 1) await Promise.resolve()
+      const held = performance.now()
+      while (performance.now() - held < 200);
+      expect((await deciding).degraded).toBe(false)
+    }
+    expect(limiter.health()).toEqual({ store: 'up' })
+  })
+})
+
 describe('a Redis that takes commands and does not answer', () => {
   it('holds nobody up, and what it answers too late is undone', async () => {
     const server = await redisProcess()
