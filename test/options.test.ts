@@ -152,8 +152,8 @@ describe('rampmeter', () => {
     const mistake = mistakeOf(() => rampmeter(options as LimiterOptions))
     expect(mistake.code).toBe(code)
     expect(mistake.message).toMatch(message)
-    expect(mistake.message).toContain(`(${code}, see docs/errors.md#${code.toLowerCase()})`)
-    expect(mistake.docs).toBe(`docs/errors.md#${code.toLowerCase()}`)
+    expect(mistake.message).toContain(`(${code}, see rampmeter/docs/errors.md#${code.toLowerCase()})`)
+    expect(mistake.docs).toBe(`rampmeter/docs/errors.md#${code.toLowerCase()}`)
     expect(mistake.name).toBe('RampmeterError')
   })
 

@@ -131,7 +131,7 @@ for (const { name, express } of expressVersions) {
       const replies = await askTimes(server, 3, '/', forwarded)
       expect(replies.map(({ status }) => status)).toEqual([200, 200, 200])
       expect(await warnings()).toMatchObject([
-        { name: 'RampmeterWarning', detail: 'See docs/errors.md#rampmeter_trust_proxy_unset' },
+        { name: 'RampmeterWarning', detail: 'See rampmeter/docs/errors.md#rampmeter_trust_proxy_unset' },
       ])
       expect((await warnings())[0]!.message).toContain("app.set('trust proxy', 1)")
       expect((await warnings())[0]!.message).not.toContain('203.0.113.7')

@@ -253,6 +253,7 @@ describe('several at once', () => {
       define(`rampmeter${name}_${hash('-- another')}`, { lua: 'return 0' })
       define(`rampmeter${name}`, { lua: 'return 0' })
     }
+    await store.ready()
     expect((await store.decide(ask([charge()]))).outcomes[0]!.remaining).toBe(4)
     await store.close()
   })

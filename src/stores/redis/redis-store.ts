@@ -136,6 +136,10 @@ class Connection {
 
   async call(script: 'decide' | 'settle', { keys, plan }: ScriptCall): Promise<unknown> {
     this.#whileOpen()
+    const { status } = this.#client
+    if (status !== 'ready') {
+      throw new RampmeterError('RAMPMETER_STORE_UNAVAILABLE', `the connection to Redis is not up (${status})`)
+    }
     return await this.#commands[script](keys.length, ...keys, plan)
   }
 
