@@ -3,6 +3,7 @@
 //   REDIS_URL=redis://localhost:6379 node --import tsx examples/redis.ts
 
 import type { AddressInfo } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
 import express from 'express'
 import { Redis } from 'ioredis'
 import { rampmeter, redisStore } from 'rampmeter'
@@ -26,7 +27,8 @@ app.get('/', (req, res) => {
   res.json({ tier: req.rateLimit!.client.tier, degraded: req.rateLimit!.degraded })
 })
 
-await limiter.ready()
+// With Redis at hand no request is decided without it; but the app starts all the same while Redis is away.
+await Promise.race([limiter.ready(), setTimeout(2000)])
 const server = app.listen(Number(process.env.PORT ?? 3000), () => {
   console.log(`listening on http://localhost:${(server.address() as AddressInfo).port}`)
 })

@@ -47,7 +47,7 @@ export class RampmeterError extends Error {
   override readonly name = 'RampmeterError'
   /** The stable code, for `switch` and alerts; the message may be reworded. */
   readonly code: ErrorCode
-  /** Where the code is explained, relative to the package: `docs/errors.md#…`. */
+  /** Where the code is explained, in the package as it is installed: `rampmeter/docs/errors.md#…`. */
   readonly docs: string
 
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
@@ -59,7 +59,7 @@ export class RampmeterError extends Error {
 }
 
 function docsOf(code: ErrorCode): string {
-  return `docs/errors.md#${code.toLowerCase()}`
+  return `rampmeter/docs/errors.md#${code.toLowerCase()}`
 }
 
 /**

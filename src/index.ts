@@ -55,5 +55,6 @@ export type {
 } from './stores/store.ts'
 
 export type { HeaderFamily } from './respond/fields.ts'
-export type { Problem } from './respond/problem.ts'
+export type { Problem, ProblemErrorType } from './respond/problem.ts'
+export type { RefusalHandler } from './respond/refuse.ts'
 export type { DecisionMessage, DegradedMessage } from './observe/channels.ts'

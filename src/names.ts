@@ -20,8 +20,8 @@ export function createNames(secrets: readonly string[]): Names {
   const remembered = new LRUCache<string, string>({ max: rememberedNames })
   const digest = (use: string, partition: string): Buffer =>
     secret === undefined
-      ? createHash('sha256').update(partition).digest()
-      : createHmac('sha256', secret).update(`${use}\n${partition}`).digest()
+      ? createHash('sha256').update(partition, 'utf16le').digest()
+      : createHmac('sha256', secret).update(`${use}\n${partition}`, 'utf16le').digest()
 
   return {
     nameOf(partition) {

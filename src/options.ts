@@ -1,7 +1,6 @@
-import type { NextFunction, Request, Response } from 'express'
+import type { Request } from 'express'
 import * as z from 'zod'
 import type { Client } from './client.ts'
-import type { Decision } from './decision.ts'
 import { parseDuration, type Duration } from './duration.ts'
 import { RampmeterError } from './errors.ts'
 import type { Verifier } from './identify/verifier.ts'
@@ -9,6 +8,7 @@ import { firstMinutes } from './policies/first-minutes.ts'
 import type { Cost, OnStoreError, Policy } from './policy.ts'
 import { readOptions } from './read-options.ts'
 import { clashOf, type HeaderFamily } from './respond/fields.ts'
+import type { RefusalHandler } from './respond/refuse.ts'
 import type { Store } from './stores/store.ts'
 import type { InitialBurst, PoolOptions, PresetTier, TierOptions } from './tier.ts'
 
@@ -99,7 +99,7 @@ export interface LimiterOptions<Tier extends string = PresetTier, Pool extends s
   /** Requests for which this is true are not seen at all: health checks, static files. */
   skip?: (req: Request) => boolean | Promise<boolean>
   /** Writes the body of a refusal. The status and all fields are set already. */
-  handler?: (req: Request, res: Response, next: NextFunction, decision: Decision) => void
+  handler?: RefusalHandler
   /** The address a request comes from. Default Express's `req.ip`, which obeys its `trust proxy`. */
   trustedAddress?: (req: Request) => string | undefined
   /** The prefix length that counts as one IPv6 client. Default 64. */

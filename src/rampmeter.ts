@@ -13,6 +13,7 @@ import { createOutageReport } from './identify/outage.ts'
 import type { Limiter, RouteMiddleware } from './limiter.ts'
 import { createNames } from './names.ts'
 import { observeDecision, observeDegraded } from './observe/channels.ts'
+import { createOutageWarning } from './observe/outage.ts'
 import { defaultTier, plainRoute, readLimiterOptions, readRoute, type LimiterOptions } from './options.ts'
 import { Plans, type PlannedRoute } from './plan.ts'
 import { circumstancesOfRequest, isClientId, isSamePrice, price, type PricedPolicy } from './price.ts'
@@ -74,10 +75,14 @@ export function rampmeter<Tier extends string = PresetTier, Pool extends string 
   // Opened last, since what follows finds no more mistakes: one that was would leave a connection open.
   const names = createNames(settings.keySecrets)
   const store = (settings.store ?? memoryStore()).open({ nameOf: names.nameOf })
+  const warnOfOutage = createOutageWarning()
   const decider = new Decider({
     ...settings,
     store,
-    onAway: ({ waitedMs, error, count }) => observeDegraded(error, waitedMs, count),
+    onAway({ waitedMs, error, count }) {
+      warnOfOutage(error, count)
+      observeDegraded(error, waitedMs, count)
+    },
   })
   const settler = new Settler(decider, (error) => observeDegraded(error, 0, 1))
   const isEnforced = createEnforcement(settings.mode, settings.enforcePercent)

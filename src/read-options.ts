@@ -5,6 +5,8 @@ import { RampmeterError } from './errors.ts'
  * Parses options that a user wrote. A mistake becomes one {@link RampmeterError} that says where, what was seen, and what to
  * write: all mistakes of the object are listed, so that one restart mends them.
  *
+ * A duration and a policy's name are told alone, by codes of their own.
+ *
  * @throws {RampmeterError} `RAMPMETER_UNKNOWN_OPTION`, `RAMPMETER_INVALID_OPTION`
  */
 export function readOptions<Schema extends z.ZodObject>(
@@ -12,6 +14,12 @@ export function readOptions<Schema extends z.ZodObject>(
   value: unknown,
   what: string,
 ): z.output<Schema> {
+  if (isRequest(value)) {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_OPTION',
+      `${what} was given a request in place of options: call it first, and use what it returns; write ${what}()`,
+    )
+  }
   let result: z.ZodSafeParseResult<z.output<Schema>>
   try {
     result = schema.safeParse(value)
@@ -30,6 +38,11 @@ export function readOptions<Schema extends z.ZodObject>(
     unknown ? 'RAMPMETER_UNKNOWN_OPTION' : 'RAMPMETER_INVALID_OPTION',
     `${what}: ${mistakes.join('; ')}`,
   )
+}
+
+/** A function that makes middleware was itself used as middleware: a common slip. */
+function isRequest(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && 'httpVersion' in value && 'socket' in value
 }
 
 function describe(issue: z.core.$ZodIssue, schema: z.ZodObject, value: unknown): string {
@@ -57,10 +70,15 @@ function listOf(keys: readonly string[]): string {
 function expected(issue: z.core.$ZodIssue): string {
   if (issue.code === 'invalid_value') return issue.values.map((one) => JSON.stringify(one)).join(' or ')
   if (issue.code === 'invalid_type' && !issue.message.startsWith('Invalid input')) return issue.message
-  if (issue.code === 'invalid_type') return `a ${issue.expected}`
+  if (issue.code === 'invalid_type') return a(issue.expected === 'record' ? 'object' : issue.expected)
+  if (issue.code === 'too_small' && issue.origin !== 'number' && issue.origin !== 'int') return 'one that is not empty'
   return issue.message
     .replace(/^Invalid input: expected /, '')
     .replace(/^Too (small|big): expected \w+ to be /, 'a number ')
+}
+
+function a(noun: string): string {
+  return `${/^[aeiou]/.test(noun) ? 'an' : 'a'} ${noun}`
 }
 
 /** Shows a value where it is short and no secret. */
@@ -74,7 +92,7 @@ function show(value: unknown): string {
 function shape(value: unknown): string {
   if (value === undefined) return 'nothing'
   if (value === null) return 'null'
-  if (typeof value === 'string') return `a text of ${value.length} characters`
-  if (typeof value !== 'object') return `a ${typeof value}`
+  if (typeof value === 'string') return `a text of ${value.length} ${value.length === 1 ? 'character' : 'characters'}`
+  if (typeof value !== 'object') return a(typeof value)
   return Array.isArray(value) ? `a list of ${value.length}` : 'an object'
 }

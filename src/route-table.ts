@@ -4,7 +4,7 @@ import { match, type MatchFunction } from 'path-to-regexp'
 import { RampmeterError } from './errors.ts'
 
 /** The parameters of a path that matched, as Express would put them on `req.params`. */
-export type PathParams = Record<string, string | string[] | undefined>
+type PathParams = Record<string, string | string[] | undefined>
 
 /** An entry of the `routes` table that a request matched. */
 export interface RouteMatch<T> {

@@ -29,7 +29,7 @@ describe('docs/errors.md', () => {
 
   it.each(Object.keys(errorCodes) as ErrorCode[])('%s is where the error points to', (code) => {
     const [file, anchor] = new RampmeterError(code, 'a mistake').docs.split('#')
-    expect(file).toBe('docs/errors.md')
+    expect(file).toBe('rampmeter/docs/errors.md')
     // As GitHub and npm make anchors: lower case, and of these characters none is dropped.
     expect(documented.map((heading) => heading.toLowerCase())).toContain(anchor)
   })

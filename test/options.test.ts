@@ -97,6 +97,12 @@ const mistakes: readonly [unknown, ErrorCode, RegExp][] = [
     'RAMPMETER_DUPLICATE_POLICY',
     /named after its kind/,
   ],
+  [
+    // Two names of the same 32 bits.
+    { policies: ['policy-4wzx', 'policy-b6cd'].map((name) => slidingWindow({ name, quota: 1, window: '1h' })) },
+    'RAMPMETER_STATE_ID_CLASH',
+    /"policy-4wzx" and "policy-b6cd"/,
+  ],
   [{ routes: [] }, 'RAMPMETER_INVALID_OPTION', /`routes`/],
   [{ routes: { search: {} } }, 'RAMPMETER_INVALID_ROUTE', /routes\["search"\]/],
   [{ routes: { '/a': null } }, 'RAMPMETER_INVALID_OPTION', /routes\["\/a"\]/],
@@ -146,8 +152,8 @@ describe('rampmeter', () => {
     const mistake = mistakeOf(() => rampmeter(options as LimiterOptions))
     expect(mistake.code).toBe(code)
     expect(mistake.message).toMatch(message)
-    expect(mistake.message).toContain(`(${code}, see docs/errors.md#${code.toLowerCase()})`)
-    expect(mistake.docs).toBe(`docs/errors.md#${code.toLowerCase()}`)
+    expect(mistake.message).toContain(`(${code}, see rampmeter/docs/errors.md#${code.toLowerCase()})`)
+    expect(mistake.docs).toBe(`rampmeter/docs/errors.md#${code.toLowerCase()}`)
     expect(mistake.name).toBe('RampmeterError')
   })
 

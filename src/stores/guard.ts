@@ -1,4 +1,5 @@
 import { RampmeterError } from '../errors.ts'
+import { Deadlines } from './deadlines.ts'
 import type { Charged, DecisionRequest, OpenStore, StoreDecision } from './store.ts'
 import { givenBack } from './together.ts'
 
@@ -23,6 +24,7 @@ const missesUntilDown = 3
 export class StoreGuard {
   readonly #store: OpenStore
   readonly #options: GuardOptions
+  readonly #deadlines: Deadlines
   #everAnswered = false
   /** The wait for a first connection is shared, and made once: a store that is down at start-up costs one deadline, not one each. */
   #firstReady: Promise<void> | undefined
@@ -31,6 +33,7 @@ export class StoreGuard {
   constructor(store: OpenStore, options: GuardOptions) {
     this.#store = store
     this.#options = options
+    this.#deadlines = new Deadlines(options.deadlineMs)
   }
 
   get health(): StoreHealth {
@@ -68,36 +71,37 @@ export class StoreGuard {
     await this.#firstReady
   }
 
-  async #ready(): Promise<void> {
-    const timeout = rejectAfter(this.#options.deadlineMs, this.#options.deadlineMs)
-    try {
-      await Promise.race([this.#store.ready(), timeout])
-    } catch {
-      // The decision that follows says what is wrong.
-    } finally {
-      timeout.cancel()
-    }
+  #ready(): Promise<void> {
+    return new Promise((resolve) => {
+      const end = this.#deadlines.begin(performance.now(), resolve)
+      const answered = (): void => {
+        end()
+        resolve()
+      }
+      // Where it failed, the decision that follows says what is wrong.
+      this.#store.ready().then(answered, answered)
+    })
   }
 
-  async #withinDeadline(request: DecisionRequest, started: number): Promise<StoreDecision> {
-    const answer = this.#store.decide(request)
-    const left = Math.max(0, this.#options.deadlineMs - (performance.now() - started))
-    let late = false
-    answer.then(
-      (decision) => {
-        if (late) this.#undo(request, decision)
-      },
-      () => {},
-    )
-    const timeout = rejectAfter(left, this.#options.deadlineMs)
-    try {
-      return await Promise.race([answer, timeout])
-    } catch (error) {
-      late = true
-      throw error
-    } finally {
-      timeout.cancel()
-    }
+  #withinDeadline(request: DecisionRequest, startedAt: number): Promise<StoreDecision> {
+    return new Promise((resolve, reject) => {
+      let late = false
+      const end = this.#deadlines.begin(startedAt, () => {
+        late = true
+        reject(missed(this.#options.deadlineMs))
+      })
+      this.#store.decide(request).then(
+        (decision) => {
+          end()
+          if (late) this.#undo(request, decision)
+          else resolve(decision)
+        },
+        (error: Error) => {
+          end()
+          reject(error)
+        },
+      )
+    })
   }
 
   /** Gives back what a late answer charged. If that fails too, the charge stays until it leaves its window. */
@@ -121,30 +125,9 @@ export function chargedBy(request: DecisionRequest, decision: StoreDecision): Ch
   })
 }
 
-/**
- * A promise that rejects after a while, but only once the sockets have been looked at again: after a stall of the event loop
- * its timer is due before the answer that has long arrived is read.
- */
-function rejectAfter(ms: number, deadlineMs: number): Promise<never> & { cancel(): void } {
-  let timer: NodeJS.Timeout | undefined
-  let immediate: NodeJS.Immediate | undefined
-  const promise = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      immediate = setImmediate(() =>
-        reject(
-          new RampmeterError(
-            'RAMPMETER_STORE_UNAVAILABLE',
-            `the store did not answer within its deadline of ${deadlineMs} ms`,
-          ),
-        ),
-      )
-    }, ms)
-  })
-  promise.catch(() => {})
-  return Object.assign(promise, {
-    cancel: () => {
-      clearTimeout(timer)
-      clearImmediate(immediate)
-    },
-  })
+function missed(deadlineMs: number): RampmeterError {
+  return new RampmeterError(
+    'RAMPMETER_STORE_UNAVAILABLE',
+    `the store did not answer within its deadline of ${deadlineMs} ms`,
+  )
 }

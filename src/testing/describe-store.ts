@@ -628,7 +628,9 @@ for (const kind of kinds) {
 
   testInTime(`${kind}: is admitted when told, and refused a millisecond earlier`, async (trial) => {
     const random = randomNumbers(kinds.indexOf(kind) + 1)
-    for (let refusals = 0; refusals < 60;) {
+    let refusals = 0
+    for (let step = 0; refusals < 60; step += 1) {
+      assert.ok(step < 5000, `of ${step} requests at a limit, only ${refusals} were refused`)
       const charge = trial.charge(kind, { quota: 40, cost: random(1, 12), windowMs: 61_001 })
       const { admitted, retryAfterUs } = await trial.decide(charge)
       if (admitted) {

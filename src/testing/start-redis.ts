@@ -1,5 +1,6 @@
 import { execFile, spawnSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
+import { connect } from 'node:net'
 import { promisify } from 'node:util'
 import * as z from 'zod'
 import { RampmeterError } from '../errors.ts'
@@ -62,7 +63,7 @@ const optionsSchema = z.strictObject({
  */
 export async function startRedis(options: StartRedisOptions = {}): Promise<TestRedis> {
   const { url, server: named, image } = readOptions(optionsSchema, options, 'startRedis')
-  if (url !== undefined) return redisAt(url)
+  if (url !== undefined) return await redisAt(url)
 
   const tried: string[] = []
   const server = named ?? process.env['RAMPMETER_REDIS_SERVER']
@@ -85,7 +86,7 @@ export async function startRedis(options: StartRedisOptions = {}): Promise<TestR
   }
 
   const present = process.env['REDIS_URL']
-  if (present && redisUrl(present)) return redisAt(present)
+  if (present && redisUrl(present)) return await redisAt(present)
   tried.push(present ? 'REDIS_URL is not a URL such as "redis://127.0.0.1:6379"' : 'REDIS_URL is not set')
   throw noRedis(
     tried,
@@ -93,12 +94,30 @@ export async function startRedis(options: StartRedisOptions = {}): Promise<TestR
   )
 }
 
+/** How long a server may take to accept a connection, in ms. */
+const connectWithinMs = 5000
+
 function running(from: 'server' | 'docker', server: RunningServer): TestRedis {
   return { url: `redis://127.0.0.1:${server.port}`, port: server.port, from, stop: () => server.stop() }
 }
 
-function redisAt(url: string): TestRedis {
-  return { url, port: Number(redisUrl(url)?.port || 6379), from: 'url', stop: async () => {} }
+/** A server that somebody else runs; it must be there, or every test would fail for a reason that is hard to see. */
+async function redisAt(url: string): Promise<TestRedis> {
+  const { hostname, port: told } = new URL(url)
+  const port = Number(told || 6379)
+  const socket = connect({ host: hostname.replace(/^\[|\]$/g, ''), port, timeout: connectWithinMs })
+  try {
+    await new Promise<void>((resolve, reject) => {
+      socket.once('connect', () => resolve())
+      socket.once('timeout', () => reject(new Error('it did not answer in time')))
+      socket.once('error', reject)
+    })
+  } catch (error) {
+    throw noRedis([`nothing answers at the given URL (${say(error)})`], 'Start it, or check the URL', error)
+  } finally {
+    socket.destroy()
+  }
+  return { url, port, from: 'url', stop: async () => {} }
 }
 
 function redisUrl(text: string): URL | undefined {

@@ -1,7 +1,7 @@
 // Where requests come from: subnets, proxies, and settings under which an address means nothing.
 
 import { createServer, request } from 'node:http'
-import { mkdtempSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -94,11 +94,13 @@ for (const { name, express } of expressVersions) {
     it('are missing on a Unix socket, which is served and reported', async () => {
       const warnings = warningsOf('RAMPMETER_NO_ADDRESS')
       const server = createServer(express().use(opened(rampmeter({ policies })), tellDecision))
-      const socketPath = join(mkdtempSync(join(tmpdir(), 'rampmeter-')), 'app.sock')
+      const folder = mkdtempSync(join(tmpdir(), 'rampmeter-'))
+      const socketPath = join(folder, 'app.sock')
       await new Promise<void>((resolve) => server.listen(socketPath, resolve))
       onTestFinished(() => {
         server.closeAllConnections()
         server.close()
+        rmSync(folder, { recursive: true, force: true })
       })
       const status = await new Promise<number>((resolve, reject) => {
         request({ socketPath, path: '/' }, (res) => {
@@ -129,7 +131,7 @@ for (const { name, express } of expressVersions) {
       const replies = await askTimes(server, 3, '/', forwarded)
       expect(replies.map(({ status }) => status)).toEqual([200, 200, 200])
       expect(await warnings()).toMatchObject([
-        { name: 'RampmeterWarning', detail: 'See docs/errors.md#rampmeter_trust_proxy_unset' },
+        { name: 'RampmeterWarning', detail: 'See rampmeter/docs/errors.md#rampmeter_trust_proxy_unset' },
       ])
       expect((await warnings())[0]!.message).toContain("app.set('trust proxy', 1)")
       expect((await warnings())[0]!.message).not.toContain('203.0.113.7')

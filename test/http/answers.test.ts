@@ -12,10 +12,13 @@ import { tokenBucket } from '../../src/policies/token-bucket.ts'
 import { rampmeter } from '../../src/rampmeter.ts'
 import type { HeaderFamily } from '../../src/respond/fields.ts'
 import { memoryStore } from '../../src/stores/memory.ts'
+import { redisStore } from '../../src/stores/redis/redis-store.ts'
 import { manualClock } from '../../src/testing/manual-clock.ts'
 import { askTimes, expressVersions, keepErrors, leftOf, opened, serve, tellDecision, type Served } from './serve.ts'
+import { openRedis } from './stores.ts'
 
 const address = { id: 'ip:127.0.0.1' }
+const hundredAnHour = slidingWindow({ name: 'hundred', quota: 100, window: '1h' })
 const twoAnHour = slidingWindow({ name: 'hour', quota: 2, window: '1h' })
 
 /** The fields that tell limits, which a limiter in shadow does not send. */
@@ -380,6 +383,22 @@ describe('keySecret', () => {
     const alone = await partitionKeys({ keySecret: older })
     expect(await partitionKeys({ keySecret: [newer, older] })).toEqual(alone)
     expect(await partitionKeys({ keySecret: newer })).not.toEqual(alone)
+  })
+
+  it('names counters with the last of a list too, so that a new one in front forgets nothing', async () => {
+    const { redis, prefix } = await openRedis()
+    const store = redisStore(redis, { prefix })
+    const leftWith = async (keySecret?: string | [string, ...string[]]) => {
+      const options = keySecret === undefined ? {} : { keySecret }
+      const limiter = opened(rampmeter({ store, policies: [hundredAnHour], deadline: '5s', ...options }))
+      return leftOf(await limiter.decide({ client: { id: 'key:acme' } }))['hundred']
+    }
+    expect([await leftWith(older), await leftWith(older)]).toEqual([99, 98])
+    expect(await leftWith([newer, older])).toBe(97)
+    expect(await leftWith(newer)).toBe(99)
+    expect(await leftWith()).toBe(99)
+    // Two secrets and none: three names of one client.
+    expect(await redis.keys(`${prefix}*`)).toHaveLength(3)
   })
 
   it('is needed for them', async () => {

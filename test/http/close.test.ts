@@ -80,7 +80,11 @@ describe('a process', () => {
       console.log('closed')
     `
     const { ended, said, errors } = await run(program)
-    expect({ ended, errors }).toEqual({ ended: 'exit 0', errors: '' })
+    expect(ended).toBe('exit 0')
+    // The outage is told, once.
+    expect(errors.match(/RAMPMETER_\w+\] RampmeterWarning: the store is away/g)).toEqual([
+      'RAMPMETER_STORE_UNAVAILABLE] RampmeterWarning: the store is away',
+    ])
     expect(said).toBe('200 null\nclosed\n')
   })
 })

@@ -9,6 +9,7 @@ import { slidingWindow } from '../../src/policies/sliding-window.ts'
 import { tokenBucket } from '../../src/policies/token-bucket.ts'
 import type { Policy } from '../../src/policy.ts'
 import { rampmeter } from '../../src/rampmeter.ts'
+import { memoryStore } from '../../src/stores/memory.ts'
 import { askTimes, expressVersions, keepErrors, leftOf, opened, serve, tellDecision } from './serve.ts'
 import { stores } from './stores.ts'
 
@@ -30,7 +31,8 @@ afterEach(() => {
 async function failing(policies: readonly Policy[], cost?: () => unknown) {
   const { errors, handler } = keepErrors()
   let handled = 0
-  const limiter = opened(rampmeter({ policies }))
+  const store = memoryStore()
+  const limiter = opened(rampmeter({ store, policies }))
   const app = express()
   app.get('/', limiter.route(cost === undefined ? {} : { cost: cost as () => number }), (_req, res) => {
     handled += 1
@@ -41,7 +43,10 @@ async function failing(policies: readonly Policy[], cost?: () => unknown) {
   const reply = await served.ask('/')
   // Rejections are told of after the promise jobs of their turn.
   await new Promise((resolve) => setTimeout(resolve, 5))
-  return { reply, errors, handled, unhandled: [...unhandled], limiter }
+  // Another limiter on the same counters, none of whose functions fail.
+  const watching = opened(rampmeter({ store, policies: [hour] }))
+  const leftAnHour = async () => leftOf(await watching.peek(address))['hour']
+  return { reply, errors, handled, unhandled: [...unhandled], limiter, leftAnHour }
 }
 
 class NotAText {
@@ -175,11 +180,11 @@ describe('other functions of a policy that fail', () => {
     ],
     ['quota throws and the cost rejects', { ...base, quota: throwing, cost: rejecting }, 'RAMPMETER_INVALID_COST'],
   ])('%s', async (_, options, code) => {
-    const { errors, unhandled, handled, limiter } = await failing([hour, slidingWindow(options)])
+    const { errors, unhandled, handled, leftAnHour } = await failing([hour, slidingWindow(options)])
     expect(errors).toMatchObject([{ code }])
     expect(handled).toBe(0)
     expect(unhandled).toEqual([])
-    expect(leftOf(await limiter.peek(address))['hour']).toBe(100)
+    expect(await leftAnHour()).toBe(100)
   })
 
   it('burst of a bucket is checked as quota is', async () => {

@@ -74,6 +74,24 @@ for (const { name, makeStore } of stores) {
       expect(told.json.client.reasons.join()).toContain('not known')
     })
 
+    it('of one address share what is counted by address', async () => {
+      const limiter = opened(
+        rampmeter({
+          store: await makeStore(),
+          deadline,
+          identify: [session((req) => ({ id: req.get('x-user')! }))],
+          tiers: presetTiers({ perAddress: 3 }),
+        }),
+      )
+      const served = await serve(express().use(limiter).get('/', tellDecision))
+      const statuses: number[] = []
+      for (const user of ['ann', 'bob', 'cy', 'dee']) {
+        statuses.push((await served.ask('/', { headers: { 'x-user': user } })).status)
+      }
+      expect(statuses).toEqual([200, 200, 200, 429])
+      expect(leftOf(await limiter.peek({ id: 'session:ann', tier: 'human' }))).toMatchObject({ 'per-hour': 2999 })
+    })
+
     it('are refused, and charged to their address, with `unknown: "refuse"`', async () => {
       const limiter = opened(
         rampmeter({ store: await makeStore(), deadline, identify: [apiKey({ lookup, unknown: 'refuse' })] }),

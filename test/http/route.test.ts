@@ -117,6 +117,27 @@ for (const { name, makeStore } of stores) {
       expect(leftOf(await limiter.peek(address))).toEqual({ hour: 100 })
     })
 
+    it('decides anew where only the limit is another', async () => {
+      const limiter = opened(rampmeter({ store: await makeStore(), policies: [hundredAnHour], deadline }))
+      const app = express().use(limiter)
+      const tighter = [slidingWindow({ name: 'hour', quota: 2, window: '1h' })]
+      app.get('/tight', limiter.route({ policies: tighter, replace: true }), tellDecision)
+      const served = await serve(app)
+      const replies = await askTimes(served, 3, '/tight')
+      expect(replies.map(({ status }) => status)).toEqual([200, 200, 429])
+      expect(replies[0]!.headers['ratelimit']).toBe('"hour";r=1;t=3600')
+    })
+
+    it('decides anew where only the rate is another', async () => {
+      const bucket = (quota: number) => [tokenBucket({ name: 'bucket', quota, window: '1h', burst: 5 })]
+      const limiter = opened(rampmeter({ store: await makeStore(), policies: bucket(100), deadline }))
+      const app = express().use(limiter)
+      app.get('/slow', limiter.route({ policies: bucket(50), replace: true }), tellDecision)
+      const { headers } = await (await serve(app)).ask('/slow')
+      expect(headers['ratelimit-policy']).toBe('"bucket";q=50;w=3600')
+      expect(headers['ratelimit']).toBe('"bucket";r=4;t=288')
+    })
+
     it('has policies for each tier, and default ones', async () => {
       const limiter = opened(
         rampmeter({

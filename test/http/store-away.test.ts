@@ -152,6 +152,44 @@ describe('a Redis that is killed while it is used', () => {
   })
 })
 
+describe('a Redis that comes while a request is under way', () => {
+  it('takes the charge over from this process', async () => {
+    const server = await redisProcess()
+    const limiter = opened(rampmeter({ store: redisStore(clientOf(server)), policies: [hour], deadline }))
+    const app = express().use(limiter)
+    app.get(
+      '/found',
+      async (_req, _res, next) => {
+        await server.start()
+        await until(async () => !(await limiter.peek(who)).degraded)
+        next()
+      },
+      limiter.route({ cost: 3 }),
+      tellDecision,
+    )
+    app.get('/', tellDecision)
+    const served = await serve(app)
+
+    const found = await served.ask('/found')
+    expect(found.headers['ratelimit']).toBe('"hour";r=7;t=3600')
+
+    // Nothing is left of it here: the whole quota of this process is there when it is needed.
+    await server.kill()
+    await until(async () => (await limiter.peek(who)).degraded)
+    expect((await askTimes(served, 11)).map(({ status }) => status)).toEqual([...Array(10).fill(200), 503])
+  })
+})
+
+describe('a client that is reset while Redis is away', () => {
+  it('is forgotten in this process at least', async () => {
+    const { limiter, served } = await serveOn(await redisProcess())
+    await askTimes(served, 10)
+    expect((await served.ask('/')).status).toBe(503)
+    await expect(limiter.reset(who.id)).rejects.toMatchObject({ code: 'RAMPMETER_STORE_UNAVAILABLE' })
+    expect((await served.ask('/')).status).toBe(200)
+  })
+})
+
 describe('onStoreError', () => {
   it.each([
     ['local', [200, 200, 503]],
@@ -271,6 +309,32 @@ describe('a Redis that is not there when the app starts', () => {
     await expect(waiting).rejects.toMatchObject({ code: 'RAMPMETER_CLOSED' })
     await expect(limiter.ready()).rejects.toMatchObject({ code: 'RAMPMETER_CLOSED' })
     await expect(limiter.reset('key:a')).rejects.toMatchObject({ code: 'RAMPMETER_CLOSED' })
+  })
+})
+
+describe('a process that is held up itself', () => {
+  it('does not take an answer that has arrived for one that is late', async () => {
+    const server = await redisProcess()
+    await server.start()
+    const limiter = opened(
+      rampmeter({
+        store: redisStore(clientOf(server)),
+        policies: [slidingWindow({ quota: 100, window: '1h' })],
+        deadline: '50ms',
+      }),
+    )
+    await limiter.ready()
+    await until(async () => !(await limiter.peek(who)).degraded)
+
+    for (let times = 0; times < 8; times += 1) {
+      const deciding = limiter.decide({ client: who })
+      // Until the call is written, within this turn of the event loop: its answer cannot have been read.
+      for (let step = 0; step < 100; step += 1) await Promise.resolve()
+      const held = performance.now()
+      while (performance.now() - held < 200);
+      expect((await deciding).degraded).toBe(false)
+    }
+    expect(limiter.health()).toEqual({ store: 'up' })
   })
 })
 

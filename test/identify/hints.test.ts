@@ -191,7 +191,7 @@ describe('any text', () => {
     )
   })
 
-  it('takes time that does not grow beyond the first 512 characters, whatever is repeated', async () => {
+  it('is not read beyond its first 512 characters, whatever is repeated', async () => {
     await loadIsbot()
     const pieces = [
       'a',
@@ -220,10 +220,7 @@ describe('any text', () => {
         (cycle, end) => {
           const unit = cycle.join('')
           const userAgent = unit.repeat(Math.ceil(100_000 / unit.length)) + end
-          const started = performance.now()
-          hintOf(userAgent)
-          // Microseconds are what it takes; the rest is for a busy machine.
-          expect(performance.now() - started).toBeLessThan(100)
+          expect(hintOf(userAgent)).toEqual(hintOf(userAgent.slice(0, 512)))
         },
       ),
       { numRuns: 500 },

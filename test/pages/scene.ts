@@ -20,7 +20,7 @@ declare global {
 
   /** The app's own database. */
   const db: {
-    findKey(key: string): Promise<{ id: string; type: 'agent' | 'service' | 'user'; tier?: string } | undefined>
+    findKey(key: string): Promise<{ id: string; type: 'agent' | 'service' | 'user'; tier?: string; plan?: string } | undefined>
   }
   /** The app's own call of a language model. */
   function complete(prompt: unknown): Promise<{ usage: { total_tokens: number }; text: string }>

@@ -72,6 +72,36 @@ const someLoad = fc.record({
   }),
 })
 
+it('no window holds more than the quota, where many small charges are merged and each comes as soon as it may', () => {
+  const manySmall = fc.record({
+    quota: fc.integer({ min: 17, max: 60 }),
+    windowUs: fc.integer({ min: 1, max: 100_000 }).map((ms) => ms * 1000),
+    arrivals: fc.array(fc.record({ pause: fc.nat(45), cost: fc.integer({ min: 1, max: 3 }) }), {
+      minLength: 60,
+      maxLength: 120,
+    }),
+  })
+  fc.assert(
+    fc.property(manySmall, ({ quota, windowUs, arrivals }) => {
+      const limit = { windowUs, quota, capacity: quota }
+      let state: SlidingWindowState | undefined
+      let at = someTimeUs
+      const made: Arrival[] = []
+      for (const { pause, cost } of arrivals) {
+        at += Math.floor((windowUs * pause) / 1000)
+        state = slidingWindowAlgorithm.open(state, limit, at)
+        at = slidingWindowAlgorithm.earliest(state, limit, at, cost)
+        state = slidingWindowAlgorithm.open(state, limit, at)
+        slidingWindowAlgorithm.charge(state, limit, at, cost)
+        made.push({ at, cost })
+        const used = made.filter((one) => one.at > at - windowUs).reduce((sum, one) => sum + one.cost, 0)
+        if (used > quota) expect.fail(`${used} of ${quota} at ${at}`)
+      }
+    }),
+    { numRuns: 500 },
+  )
+})
+
 it('a burst comes back within 1.1 windows: nothing counts for longer', () => {
   fc.assert(
     fc.property(someLoad, ({ quota, windowUs, start, arrivals }) => {

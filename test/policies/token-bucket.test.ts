@@ -139,3 +139,18 @@ it('the wait for any cost is not a microsecond shorter than exact arithmetic say
     { numRuns: 3000 },
   )
 })
+
+it('refills no microsecond early where a product is rounded up to what is needed', () => {
+  const windowUs = 366 * dayUs
+  const sizes = fc.record({ capacity: fc.integer({ min: 5e8, max: 1e9 }), quota: fc.integer({ min: 5e8, max: 1e9 }) })
+  fc.assert(
+    fc.property(sizes, fc.integer({ min: 1, max: 5e8 }), ({ capacity, quota }, cost) => {
+      const limit = { windowUs, quota, capacity }
+      const state = bucket.open(undefined, limit, 0)
+      bucket.charge(state, limit, 0, capacity)
+      const fitsAt = bucket.earliest(state, limit, 0, cost)
+      if (BigInt(fitsAt) * BigInt(quota) < BigInt(cost) * BigInt(windowUs)) expect.fail(`${fitsAt} is too early`)
+    }),
+    { numRuns: 20_000 },
+  )
+})

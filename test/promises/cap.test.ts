@@ -9,6 +9,7 @@ import {
   ask,
   chargesOf,
   hourUs,
+  limitOf,
   madeBy,
   mixOf,
   mixWithExtra,
@@ -33,6 +34,16 @@ onBothStores((stage) => {
       )
     })
   }
+
+  it('sliding-window: the cap holds where many small charges are merged', async () => {
+    const narrow = fc
+      .tuple(limitOf(['sliding-window']), fc.integer({ min: 17, max: 80 }))
+      .map(([limit, quota]) => [{ ...limit, quota, capacity: quota }])
+    await fc.assert(
+      fc.asyncProperty(narrow, turnsOf(smallStep, 90, 12), (limits, turns) => keepsCap(stage.fresh(), limits, turns)),
+      stage.runs(200),
+    )
+  })
 
   it('mixes of policies: every cap holds, whatever is settled and undone', async () => {
     await fc.assert(

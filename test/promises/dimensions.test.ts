@@ -115,7 +115,11 @@ onBothStores((stage) => {
   for (const reserve of [false, true]) {
     it(`failures, ${reserve ? 'reserved' : 'counted afterwards'}: refused once the quota of them has happened, and never before`, async () => {
       const attempts = fc.array(
-        fc.record({ permille: fc.oneof(fc.constant(0), fc.nat(150), fc.nat(1100)), fails: fc.boolean(), patient: fc.boolean() }),
+        fc.record({
+          permille: fc.oneof(fc.constant(0), fc.nat(150), fc.nat(1100)),
+          fails: fc.boolean(),
+          patient: fc.boolean(),
+        }),
         { minLength: 1, maxLength: 60, size: 'max' },
       )
       await fc.assert(
@@ -243,7 +247,12 @@ onBothStores((stage) => {
 
   it('pools: together never over the quota, a guarantee for each tier whoever floods, and told times that are true', async () => {
     const asks = fc.array(
-      fc.record({ tier: fc.nat(2), cost: fc.integer({ min: 1, max: 4 }), permille: fc.oneof(fc.constant(0), fc.nat(80), fc.nat(1200)), patient: fc.boolean() }),
+      fc.record({
+        tier: fc.nat(2),
+        cost: fc.integer({ min: 1, max: 4 }),
+        permille: fc.oneof(fc.constant(0), fc.nat(80), fc.nat(1200)),
+        patient: fc.boolean(),
+      }),
       { minLength: 1, maxLength: 70, size: 'max' },
     )
     await fc.assert(
@@ -306,7 +315,8 @@ function overPool({ tiers }: SharedPool, uses: readonly Use[], nowUs: number): s
 function periodOf({ calendar, windowUs }: Limit, timeUs: number): { startUs: number; endUs: number } {
   if (calendar!.monthDay === 0) {
     const mondayUs = Date.UTC(2001, 0, 1) * 1000
-    const origin = windowUs % (7 * dayUs) === 0 ? mondayUs - (mondayUs % windowUs === 0 ? 0 : weeksOff(mondayUs, windowUs)) : 0
+    const origin =
+      windowUs % (7 * dayUs) === 0 ? mondayUs - (mondayUs % windowUs === 0 ? 0 : weeksOff(mondayUs, windowUs)) : 0
     const startUs = timeUs - ((((timeUs - origin) % windowUs) + windowUs) % windowUs)
     return { startUs, endUs: startUs + windowUs }
   }
@@ -359,7 +369,11 @@ describe('priority', () => {
     })
 
   /** So many requests of each tier every 20 ms, for five windows; what each got in the last three. */
-  async function served(demand: readonly number[], priorities: readonly number[], claims = claimOfPool): Promise<number[]> {
+  async function served(
+    demand: readonly number[],
+    priorities: readonly number[],
+    claims = claimOfPool,
+  ): Promise<number[]> {
     let now = Date.UTC(2026, 0, 1)
     const store = memoryStore({ now: () => now }).open({ nameOf: (partition) => partition })
     const tiers = limits(priorities)
@@ -400,11 +414,18 @@ describe('priority', () => {
   })
 
   it('is not claimed by what the pool can never give, nor by what another limit refuses', async () => {
-    const spent: Limit = { kind: 'sliding-log', stateId: 99, partition: 'key:spent', windowUs: 3600 * secondUs, quota: 1, capacity: 1, liftable: false, shadow: false }
+    const spent: Limit = {
+      kind: 'sliding-log',
+      stateId: 99,
+      partition: 'key:spent',
+      windowUs: 3600 * secondUs,
+      quota: 1,
+      capacity: 1,
+      liftable: false,
+      shadow: false,
+    }
     const claims = (tier: SharedPool['tiers'][number], cost: number): Charge[] =>
-      tier[0].seating!.seat === 1
-        ? [...claimOfPool(tier, cost), { ...spent, cost: 1 }]
-        : claimOfPool(tier, cost)
+      tier[0].seating!.seat === 1 ? [...claimOfPool(tier, cost), { ...spent, cost: 1 }] : claimOfPool(tier, cost)
     const [low] = (await served([10, 10], [0, 1], claims)) as [number]
     expect(low).toBeGreaterThan(75)
     const tooMuch = (tier: SharedPool['tiers'][number], cost: number): Charge[] =>
@@ -421,7 +442,16 @@ describe('on Redis, over two connections at once', () => {
     const prefix = `${randomUUID()}:`
     const stores = clients.map((client) => redisStore(client, { prefix }).open({ nameOf: (partition) => partition }))
     await Promise.all(stores.map((store) => store.ready()))
-    const limit: Limit = { kind: 'concurrency', stateId: 3, partition: 'key:one', windowUs: 30 * secondUs, quota: 7, capacity: 7, liftable: false, shadow: false }
+    const limit: Limit = {
+      kind: 'concurrency',
+      stateId: 3,
+      partition: 'key:one',
+      windowUs: 30 * secondUs,
+      quota: 7,
+      capacity: 7,
+      liftable: false,
+      shadow: false,
+    }
     let held = 0
     let most = 0
     let admitted = 0
@@ -453,4 +483,3 @@ describe('on Redis, over two connections at once', () => {
     await server.stop()
   })
 })
-

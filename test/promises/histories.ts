@@ -234,7 +234,7 @@ export const someStep: fc.Arbitrary<Step> = fc.record({
 
 /** One of many small requests in a window. */
 export const smallStep: fc.Arbitrary<Step> = fc.record({
-  pause: fc.record({ whose: fc.constant(0), permille: fc.nat(70), us: fc.nat(3) }),
+  pause: fc.record({ whose: fc.constant(0), permille: fc.nat(50), us: fc.nat(3) }),
   asks: fc.array(fc.record({ units: fc.nat(3) }), { minLength: 4, maxLength: 4 }),
   applying: fc.constant(15),
   patient: fc.boolean(),

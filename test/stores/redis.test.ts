@@ -239,25 +239,21 @@ describe('several at once', () => {
   it('another version of the library, on the same connection, runs its own scripts', async () => {
     const connection = redis.duplicate()
     const defined: string[] = []
+    const define = connection.defineCommand.bind(connection)
+    connection.defineCommand = (name, definition) => {
+      defined.push(name)
+      define(name, definition)
+    }
     // Both versions get this connection for their own.
-    const given = Object.create(redis, {
-      duplicate: {
-        value: () =>
-          Object.assign(Object.create(connection) as Redis, {
-            defineCommand(name: string, definition: { lua: string }) {
-              defined.push(name)
-              connection.defineCommand(name, definition)
-            },
-          }),
-      },
-    }) as RedisClient
+    const given = Object.create(redis, { duplicate: { value: () => connection } }) as RedisClient
     const store = redisStore(given, { prefix: `${randomUUID()}:` }).open({ nameOf })
     const hash = (lua: string): string => createHash('sha256').update(lua).digest('hex').slice(0, 12)
     expect(defined).toEqual([`rampmeterDecide_${hash(decideScript)}`, `rampmeterSettle_${hash(settleScript)}`])
     for (const name of ['Decide', 'Settle']) {
-      connection.defineCommand(`rampmeter${name}_${hash('-- another')}`, { lua: 'return 0' })
-      connection.defineCommand(`rampmeter${name}`, { lua: 'return 0' })
+      define(`rampmeter${name}_${hash('-- another')}`, { lua: 'return 0' })
+      define(`rampmeter${name}`, { lua: 'return 0' })
     }
+    await store.ready()
     expect((await store.decide(ask([charge()]))).outcomes[0]!.remaining).toBe(4)
     await store.close()
   })
@@ -288,7 +284,7 @@ describe('connections', () => {
     await Promise.all(stores.map((store) => decide(store, charge())))
     expect(await connected()).toBe(before + 2)
     await Promise.all(stores.map((store) => store.close()))
-    await expect.poll(connected).toBe(before)
+    await expect.poll(connected, { timeout: 10_000 }).toBe(before)
     expect(await redis.ping()).toBe('PONG')
     await expect(decide(stores[0]!, charge())).rejects.toMatchObject({ code: 'RAMPMETER_CLOSED' })
   })
@@ -297,8 +293,8 @@ describe('connections', () => {
     const before = await connected()
     const store = redisStore(redis).open({ nameOf })
     await store.close()
-    await sleep(100)
-    expect(await connected()).toBe(before)
+    await sleep(50)
+    await expect.poll(connected, { timeout: 10_000 }).toBe(before)
     await expect(store.ready()).rejects.toMatchObject({ code: 'RAMPMETER_CLOSED' })
   })
 
@@ -320,7 +316,8 @@ describe('connections', () => {
     for (let times = 0; times < 5; times += 1) {
       const started = performance.now()
       await expect(decide(store, charge())).rejects.toThrow(/./)
-      expect(performance.now() - started).toBeLessThan(100)
+      // At once, and not when some timer ends: the rest is for a busy machine.
+      expect(performance.now() - started).toBeLessThan(2000)
       await sleep(30)
     }
     const ready = store.ready()
@@ -338,7 +335,7 @@ describe('connections', () => {
           () => false,
           () => true,
         )
-      await expect.poll(failed).toBe(true)
+      await expect.poll(failed, { timeout: 10_000 }).toBe(true)
     } finally {
       await store.close()
       client.disconnect()

@@ -107,11 +107,17 @@ describe('startRedis', () => {
     await there.stop()
   })
 
+  it('says so where nothing answers at the address given', async () => {
+    await expect(startRedis({ url: 'redis://127.0.0.1:1' })).rejects.toMatchObject({ code: 'RAMPMETER_NO_REDIS' })
+  })
+
   it('uses REDIS_URL where nothing can be started', async () => {
+    const there = await startRedis()
     vi.stubEnv('PATH', programs)
     vi.stubEnv('RAMPMETER_REDIS_SERVER', undefined)
-    vi.stubEnv('REDIS_URL', 'rediss://somewhere.example')
-    expect(await startRedis()).toMatchObject({ url: 'rediss://somewhere.example', port: 6379, from: 'url' })
+    vi.stubEnv('REDIS_URL', there.url)
+    expect(await startRedis()).toMatchObject({ url: there.url, port: there.port, from: 'url' })
+    await there.stop()
   })
 
   it('says what it tried and what to install where there is nothing', async () => {

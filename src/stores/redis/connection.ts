@@ -27,6 +27,10 @@ export class Connection {
   /** Keys have to be of one hash slot. */
   async call(script: 'decide' | 'settle', { keys, plans }: ScriptCall): Promise<unknown> {
     this.#whileOpen()
+    const { status } = this.#client
+    if (status !== 'ready') {
+      throw new RampmeterError('RAMPMETER_STORE_UNAVAILABLE', `the connection to Redis is not up (${status})`)
+    }
     return await this.#commands[script](keys.length, ...keys, ...plans)
   }
 
