@@ -50,6 +50,7 @@ export function createDirect({ plans, base, decider, settler, isEnforced }: Dire
       const { policies } = request
       const plan =
         policies === undefined ? plans.forTier(base, client.tier) : plans.extended(base, client.tier, policies)
+      plans.checkNames(Object.keys(request.partitions ?? {}), 'decide: `partitions`')
       const decision = await rule(client, plan, request, true)
       observeDecision(decision, undefined)
       return decision

@@ -12,6 +12,7 @@ export const errorCodes = {
   RAMPMETER_UNKNOWN_TIER: 'a request was put in a tier that is not configured',
   RAMPMETER_UNKNOWN_POOL: 'a tier names a pool that is not configured',
   RAMPMETER_DUPLICATE_POLICY: 'two policies of one decision have the same name',
+  RAMPMETER_UNKNOWN_POLICY: '`settle` or `partitions` names a policy that the limiter does not have',
   RAMPMETER_POLICY_NAME: 'a policy name that cannot stand in a header field',
   RAMPMETER_STATE_ID_CLASH: 'two different policies would share one counter',
   RAMPMETER_HEADERS_CLASH: 'two header families that use the same field names',

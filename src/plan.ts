@@ -48,6 +48,7 @@ export interface PlannedRoute {
 export class Plans {
   readonly #tiers: Readonly<Record<string, Tier>>
   readonly #owners = new Set<number>()
+  readonly #names = new Set<string>()
   /** What `decide` was given before, so that the same list is planned once. */
   readonly #extended = new WeakMap<readonly Policy[], Map<string, Plan>>()
 
@@ -124,8 +125,25 @@ export class Plans {
     return plan
   }
 
+  /**
+   * Sees to it that every name is that of some policy of this limiter: a misspelt one would be a limit left out in silence.
+   *
+   * @throws {RampmeterError} `RAMPMETER_UNKNOWN_POLICY`
+   */
+  checkNames(names: readonly string[], what: string): void {
+    const unknown = names.find((name) => !this.#names.has(name))
+    if (unknown === undefined) return
+    throw new RampmeterError(
+      'RAMPMETER_UNKNOWN_POLICY',
+      `${what} names the policy ${JSON.stringify(unknown)}, which this limiter does not have; there are ${[...this.#names].map((name) => JSON.stringify(name)).join(', ') || 'none'}`,
+    )
+  }
+
   #note(plan: Plan): Plan {
-    for (const { policy } of plan) this.#owners.add(policy.stateId)
+    for (const { policy } of plan) {
+      this.#owners.add(policy.stateId)
+      this.#names.add(policy.name)
+    }
     return plan
   }
 }

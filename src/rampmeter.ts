@@ -84,7 +84,7 @@ export function rampmeter<Tier extends string = PresetTier, Pool extends string 
       observeDegraded(error, waitedMs, count)
     },
   })
-  const settler = new Settler(decider, (error) => observeDegraded(error, 0, 1))
+  const settler = new Settler(decider, plans, (error) => observeDegraded(error, 0, 1))
   const isEnforced = createEnforcement(settings.mode, settings.enforcePercent)
   const writer = createFieldWriter({ ...settings, families: settings.headers, pk: names.pk })
   const refuse = createRefuser({ ...settings, writer })

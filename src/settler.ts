@@ -7,6 +7,7 @@ import { warn } from './errors.ts'
 import { isThenable } from './identify/thenable.ts'
 import { largestAmount } from './policies/build.ts'
 import { isFailure } from './policies/failures.ts'
+import type { Plans } from './plan.ts'
 import type { Policy } from './policy.ts'
 import { checkTotal, type ActualCost, type nothingAtAll, type Settlement } from './settlement.ts'
 import type { Correction } from './stores/store.ts'
@@ -20,6 +21,7 @@ const renewEveryMs = 333
  */
 export class Settler {
   readonly #decider: Decider
+  readonly #plans: Plans
   readonly #onFailure: (error: unknown) => void
   /** Corrections that wait for the turn to end, apart for those decided without the store. */
   readonly #due: { store: Correction[]; local: Correction[] } = { store: [], local: [] }
@@ -33,8 +35,9 @@ export class Settler {
   readonly #watched = new WeakSet<Settlement>()
   readonly #warned = new Set<string>()
 
-  constructor(decider: Decider, onFailure: (error: unknown) => void) {
+  constructor(decider: Decider, plans: Plans, onFailure: (error: unknown) => void) {
     this.#decider = decider
+    this.#plans = plans
     this.#onFailure = onFailure
   }
 
@@ -90,7 +93,7 @@ export class Settler {
    * @throws {RampmeterError} `RAMPMETER_INVALID_COST`
    */
   withResponse(res: Response, settlement: Settlement, total: ActualCost | typeof nothingAtAll): void {
-    checkTotal(total)
+    this.#check(total)
     if (res.closed || res.destroyed) {
       this.#warnOnce(
         'RAMPMETER_LATE_SETTLE',
@@ -110,7 +113,7 @@ export class Settler {
    * @throws {RampmeterError} `RAMPMETER_INVALID_COST`
    */
   now(settlement: Settlement, total: ActualCost | typeof nothingAtAll): void {
-    checkTotal(total)
+    this.#check(total)
     settlement.state(total)
     this.#pay(settlement, settlement.take({ bytes: undefined, isFailure: () => false }))
   }
@@ -118,6 +121,11 @@ export class Settler {
   /** Gives the slots of a request back, once. */
   releaseNow(settlement: Settlement): void {
     this.#pay(settlement, this.#release(settlement))
+  }
+
+  #check(total: ActualCost | typeof nothingAtAll): void {
+    checkTotal(total)
+    if (typeof total === 'object') this.#plans.checkNames(Object.keys(total), 'settle')
   }
 
   /** Resolves when all that was owed so far has reached the store. */
