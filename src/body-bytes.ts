@@ -4,7 +4,8 @@ import type { Request, Response } from 'express'
  * Counts the bytes of body that a response really sends: what was written to it, and of that no more than reached the socket.
  *
  * Middleware further in that encodes the body (compression) is counted by what it writes. Where it stands further out, what
- * counts is what went over the socket, with the few bytes that frame the chunks.
+ * counts is what went over the socket, with the few bytes that frame the chunks. When a client breaks a download off, what was
+ * handed to its socket counts, and of a body that was handed over in one piece all.
  *
  * @returns what has been sent so far
  */

@@ -259,8 +259,9 @@ describe('docs/redis.md', () => {
 /** The commands that the scripts say they call, in their headers. */
 function commandsOfScripts(): string[] {
   return ['decide.lua', 'settle.lua'].flatMap((name) => {
-    const [, words = ''] = /^-- COMMANDS (.*)$/m.exec(readFileSync(join(root, 'lua', name), 'utf8')) ?? []
-    return words.toLowerCase().split(' ')
+    const [, words = ''] =
+      /^-- COMMANDS (.*(?:\n-- {2,}.*)*)/m.exec(readFileSync(join(root, 'lua', name), 'utf8')) ?? []
+    return words.toLowerCase().match(/\w+/g) ?? []
   })
 }
 

@@ -6,8 +6,10 @@ import type {
   Charge,
   Charged,
   ChargeOutcome,
+  Correction,
   DecisionRequest,
   OpenStore,
+  PoolRole,
   Store,
   StoreDecision,
 } from '../stores/store.ts'
@@ -111,7 +113,14 @@ const dayMs = 24 * hourMs
 
 /** Those that refill or renew. The first minutes' extra is a kind of its own. */
 const kinds = ['token-bucket', 'sliding-window', 'sliding-log', 'fixed-window'] as const
-const allKinds: readonly PolicyKind[] = [...kinds, 'first-minutes']
+const plainKinds: readonly PolicyKind[] = [...kinds, 'first-minutes']
+const allKinds: readonly PolicyKind[] = [
+  ...plainKinds,
+  'concurrency',
+  'failures',
+  'unique-targets',
+  'pool-demand',
+]
 
 interface Claim {
   quota: number
@@ -166,6 +175,11 @@ class Trial {
     }
   }
 
+  /** A charge of what is counted by name. */
+  named(kind: 'concurrency' | 'unique-targets', members: readonly string[], claim: Omit<Claim, 'cost'>): Charge {
+    return { ...this.charge(kind, { ...claim, cost: members.length }), members }
+  }
+
   decide(charges: Charge | Charge[], more: Partial<DecisionRequest> = {}): Promise<StoreDecision> {
     return this.handle.decide({ charges: [charges].flat(), undo: [], commit: true, ...more })
   }
@@ -191,8 +205,8 @@ class Trial {
 
   /** Makes a charge and returns what takes it back. */
   async charged(charge: Charge): Promise<Charged> {
-    const { nowUs } = await this.admit(charge)
-    return { charge, cost: charge.cost, chargedAtUs: nowUs }
+    const { nowUs, outcomes } = await this.admit(charge)
+    return { charge, cost: charge.cost, chargedAtUs: nowUs, added: outcomes[0]!.added ?? 0 }
   }
 
   async remaining(charge: Charge): Promise<number> {
@@ -413,6 +427,162 @@ test('counts amounts up to 10¹² over a year exactly', async (trial) => {
   }
 })
 
+// ---- what is counted by name
+
+test('concurrency: holds its slots until they are released, once', async (trial) => {
+  const slots = { quota: 3 }
+  const made: Charged[] = []
+  for (const name of ['a', 'b', 'c']) made.push(await trial.charged(trial.named('concurrency', [name], slots)))
+  const refused = await trial.refuse(trial.named('concurrency', ['d'], slots))
+  assert.ok(refused.retryAfterUs! > 0 && refused.retryAfterUs! <= hourMs * 1000, 'waits at most a lease')
+  const release: Correction = { charged: made[0]!, does: 'release', by: 0 }
+  await trial.handle.settle([release, release])
+  assert.deepEqual(remainders(await trial.admit(trial.named('concurrency', ['d'], slots))), [0])
+  await trial.handle.settle([release])
+  await trial.refuse(trial.named('concurrency', ['e'], slots))
+})
+
+test('concurrency: who has a slot has it, and needs no other', async (trial) => {
+  const mine = trial.named('concurrency', ['mine'], { quota: 1 })
+  for (let times = 0; times < 3; times += 1) assert.deepEqual(remainders(await trial.admit(mine)), [0])
+  await trial.refuse(trial.named('concurrency', ['other'], { quota: 1 }))
+})
+
+test('concurrency: what is undone gives back the slot that it took, and no other', async (trial) => {
+  const held = trial.named('concurrency', ['held'], { quota: 2 })
+  await trial.charged(held)
+  const again = await trial.charged(held)
+  const other = await trial.charged(trial.named('concurrency', ['other'], { quota: 2 }))
+  await trial.admit([], { undo: [again, other] })
+  assert.equal(await trial.remaining(held), 1)
+})
+
+test('concurrency: under 50 at once, through two handles, admits as many as fit', async (trial) => {
+  const other = trial.open()
+  await other.ready()
+  try {
+    const decisions = await Promise.all(
+      Array.from({ length: 50 }, (_, index) =>
+        (index % 2 === 0 ? trial.handle : other).decide({
+          charges: [trial.named('concurrency', [`slot-${index}`], { quota: 20 })],
+          undo: [],
+          commit: true,
+        }),
+      ),
+    )
+    assert.equal(decisions.filter(({ admitted }) => admitted).length, 20)
+  } finally {
+    await other.close()
+  }
+})
+
+test('unique-targets: what was seen is free, and what is new has to find room', async (trial) => {
+  const of = (...targets: string[]): Charge => trial.named('unique-targets', targets, { quota: 3 })
+  assert.deepEqual(remainders(await trial.admit(of('a', 'b'))), [1])
+  assert.deepEqual(remainders(await trial.admit(of('b', 'a'))), [1])
+  await trial.refuse(of('a', 'c', 'd'))
+  assert.deepEqual(remainders(await trial.admit(of('a', 'c'))), [0])
+  await trial.admit(of('c', 'b'))
+  await trial.admit(of())
+  await trial.refuse(of('d'))
+  assert.equal((await trial.refuse(of('d', 'e', 'f', 'g'))).retryAfterUs, null, 'never more than the quota')
+})
+
+test('unique-targets: what is undone takes back the targets that were new', async (trial) => {
+  const of = (...targets: string[]): Charge => trial.named('unique-targets', targets, { quota: 3 })
+  await trial.admit(of('a'))
+  const made = await trial.charged(of('a', 'b'))
+  await trial.admit([], { undo: [made] })
+  assert.equal(await trial.remaining(of('c')), 2)
+})
+
+test('what is charged afterwards needs room for one, and nothing is charged before', async (trial) => {
+  for (const kind of [...kinds, 'failures'] as const) {
+    const later: Charge = { ...trial.charge(kind, { quota: 3, cost: 100 }), after: true }
+    const { nowUs } = await trial.admit(later)
+    assert.equal(await trial.remaining(later), 3, kind)
+    await trial.handle.settle([{ charged: { charge: later, cost: 0, chargedAtUs: nowUs }, by: 5 }])
+    await trial.refuse(later)
+  }
+})
+
+testInTime('concurrency: a slot comes back when its lease runs out, unless it is renewed', async (trial) => {
+  const slots = { quota: 2, windowMs: 10_000 }
+  const kept = await trial.charged(trial.named('concurrency', ['kept'], slots))
+  await trial.charged(trial.named('concurrency', ['lost'], slots))
+  await trial.advance(9999)
+  await trial.refuse(trial.named('concurrency', ['new'], slots))
+  await trial.handle.settle([{ charged: kept, does: 'renew', by: 0 }])
+  await trial.advance(1)
+  assert.deepEqual(remainders(await trial.admit(trial.named('concurrency', ['new'], slots))), [0])
+  await trial.advance(9998)
+  await trial.refuse(trial.named('concurrency', ['late'], slots))
+  await trial.advance(1)
+  await trial.admit(trial.named('concurrency', ['late'], slots))
+})
+
+testInTime('concurrency: learns how long slots are held', async (trial) => {
+  const slots = { quota: 1, windowMs: minuteMs }
+  const made = await trial.charged(trial.named('concurrency', ['a'], slots))
+  await trial.advance(8000)
+  await trial.handle.settle([{ charged: made, does: 'release', by: 0 }])
+  await trial.admit(trial.named('concurrency', ['b'], slots))
+  assert.equal((await trial.refuse(trial.named('concurrency', ['c'], slots))).retryAfterUs, 8_000_000)
+})
+
+testInTime('unique-targets: the wait is until enough of the others have left', async (trial) => {
+  const of = (...targets: string[]): Charge => trial.named('unique-targets', targets, { quota: 3, windowMs: minuteMs })
+  for (const target of ['a', 'b', 'c']) {
+    await trial.admit(of(target))
+    await trial.advance(1000)
+  }
+  // Touched again, it counts from now.
+  await trial.admit(of('a'))
+  const { retryAfterUs } = await trial.refuse(of('a', 'd'))
+  assert.equal(retryAfterUs, (minuteMs - 2000) * 1000)
+  await trial.advance(minuteMs - 2001)
+  await trial.refuse(of('a', 'd'))
+  await trial.advance(1)
+  await trial.admit(of('a', 'd'))
+})
+
+testInTime('fixed-window: follows the calendar, and tells its own time to come back', async (trial) => {
+  const { nowUs } = await trial.look([])
+  const calendar = { spreadUs: 7000, originUs: nowUs - (nowUs % 1000) - 30_000_000, monthDay: 0 }
+  const one: Charge = { ...trial.charge('fixed-window', { quota: 1, windowMs: minuteMs }), calendar }
+  await trial.admit(one)
+  const { retryAfterUs } = await trial.refuse(one)
+  assert.equal(retryAfterUs, 30_007_000 - (nowUs % 1000))
+  await trial.advance(29_998)
+  await trial.refuse(one)
+  await trial.advance(3)
+  await trial.admit(one)
+})
+
+test('a pool keeps a part for each tier, and the common one for those who go first', async (trial) => {
+  const tier = (seat: number, higher: number[]): Charge[] => {
+    const seating = { seats: 2, seat, higher }
+    const part = (kind: PolicyKind, role: PoolRole, quota: number, number: number): Charge => ({
+      ...trial.charge(kind, { quota, number }),
+      role,
+      seating,
+    })
+    return [
+      part('sliding-log', 'own', 2, 10 + seat),
+      part('sliding-log', 'common', 6, 12),
+      part('pool-demand', 'demand', 6, 13),
+    ]
+  }
+  const low = tier(0, [1])
+  const high = tier(1, [])
+  for (let times = 0; times < 3; times += 1) await trial.admit(low)
+  for (let times = 0; times < 4; times += 1) await trial.admit(high)
+  // Two each are their own. Of the common six the higher asked for two and the lower for one.
+  assert.deepEqual(verdicts(await trial.admit(low)), ['refused', 'fits', 'fits'])
+  for (let times = 0; times < 2; times += 1) await trial.admit(high)
+  assert.equal((await trial.decide(low)).admitted, false)
+})
+
 // ---- partitions, reset, close
 
 test('counts for each partition on its own, whatever characters it has and however long it is', async (trial) => {
@@ -463,7 +633,7 @@ test('counts for each partition on its own, whatever characters it has and howev
 })
 
 test('reset forgets all counters of a partition, and no others', async (trial) => {
-  const mine = allKinds.map((kind) => trial.charge(kind, { quota: 3, liftable: kind !== 'first-minutes' }))
+  const mine = plainKinds.map((kind) => trial.charge(kind, { quota: 3, liftable: kind !== 'first-minutes' }))
   const theirs = kinds.map((kind) => trial.charge(kind, { quota: 3, partition: `${trial.partition}:theirs` }))
   const before = await trial.look(mine)
   for (let times = 0; times < 3; times += 1) await trial.admit([...mine, ...theirs])
@@ -800,7 +970,7 @@ async function playHistory(trial: Trial, seed: number): Promise<void> {
   const reference = memoryStore({ now: clock }).open({ nameOf })
   const partitions = [`${trial.partition}:${seed}:a`, `${trial.partition}:${seed}:b`]
   const policies = Array.from({ length: 7 }, (_, number) => ({
-    kind: allKinds[number % allKinds.length]!,
+    kind: plainKinds[number % plainKinds.length]!,
     windowMs: [1000, 1700, 60_000][random(0, 2)]!,
     quota: random(1, 40),
     burst: random(1, 60),

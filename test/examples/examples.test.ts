@@ -139,6 +139,45 @@ describe('the examples', () => {
     await stop()
   }, 60_000)
 
+  it('dimensions: accounts, streams, bad logins and tokens, each by its own measure', async () => {
+    const { url, stop } = await startExample('dimensions.ts')
+    const statuses: number[] = []
+    for (const id of [1, 2, 1, 3, 4, 2]) statuses.push((await fetch(`${url}/accounts/${id}`)).status)
+    expect(statuses).toEqual([200, 200, 200, 200, 429, 200])
+
+    const leave = new AbortController()
+    const streams = [await fetch(`${url}/events`, { signal: leave.signal }), await fetch(`${url}/events`, { signal: leave.signal })]
+    expect(streams.map(({ status }) => status)).toEqual([200, 200])
+    const third = await fetch(`${url}/events`)
+    expect(await third.json()).toMatchObject({ 'violated-policies': ['streams'], retry_estimated: true })
+    leave.abort()
+    const again = new AbortController()
+    for (let status = 0; status !== 200;) ({ status } = await fetch(`${url}/events`, { signal: again.signal }))
+    again.abort()
+
+    const guess = (): Promise<Response> =>
+      fetch(`${url}/login`, { method: 'POST', body: new URLSearchParams({ password: 'guess' }) })
+    const guesses = await Promise.all(Array.from({ length: 8 }, guess))
+    expect(guesses.filter(({ status }) => status === 401)).toHaveLength(3)
+
+    const ask = (): Promise<Response> =>
+      fetch(`${url}/ask`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ text: 'word '.repeat(1500) }),
+      })
+    const asked = await ask()
+    expect(asked.status).toBe(200)
+    expect(asked.headers.has('x-tokens-used')).toBe(false)
+    expect(asked.headers.get('ratelimit')).toContain('"tokens";r=1000')
+    const owing = await ask()
+    expect(owing.status).toBe(429)
+    // 1502 used of 1000 an hour.
+    expect(Number(owing.headers.get('retry-after'))).toBeGreaterThan(1700)
+    expect(await (await fetch(`${url}/usage`)).json()).toMatchObject({ capacity: expect.any(Number) })
+    await stop()
+  }, 60_000)
+
   it("testing-your-api: the user's own tests pass", async () => {
     const { code, stdout } = await runExample(
       ['--import', 'tsx', '--test', '--test-reporter', 'tap', 'examples/testing-your-api.test.ts'],

@@ -30,6 +30,9 @@ declare global {
   const slidingWindow: typeof library.slidingWindow
   const slidingLog: typeof library.slidingLog
   const fixedWindow: typeof library.fixedWindow
+  const concurrency: typeof library.concurrency
+  const failures: typeof library.failures
+  const uniqueTargets: typeof library.uniqueTargets
   const presetTiers: typeof library.presetTiers
   const presetClassifier: typeof library.presetClassifier
   const apiKey: typeof library.apiKey

@@ -31,6 +31,7 @@ export interface ClusterClient extends AnyClient {
 export interface ClusterNode {
   readonly status: string
   connect(): Promise<unknown>
+  asking(): Promise<unknown>
   once(event: string, listener: (...values: unknown[]) => void): unknown
 }
 

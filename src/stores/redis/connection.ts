@@ -134,15 +134,27 @@ function keepConnected(cluster: ClusterClient): void {
     }
   }
   cluster.on('ready', connect)
-  cluster.on('+node', () => {
+  cluster.on('+node', (node) => {
+    keepQuiet(node as ClusterNode)
     // A command that is redirected to a new node is sent first, since it would not be while the node connects.
     if (cluster.status === 'ready') process.nextTick(connect)
   })
 }
 
-function untilReadyOrGone(node: ClusterNode): Promise<void> | undefined {
-  if (node.status === 'ready' || node.status === 'end') return undefined
+/**
+ * Nobody waits for the ASKING that ioredis sends ahead of a redirected call: where it is lost with its connection, it would end
+ * the process as a rejection that nobody handles. The call itself fails by itself.
+ */
+function keepQuiet(node: ClusterNode): void {
+  const asking = node.asking.bind(node)
+  node.asking = async () => {
+    await asking().catch(() => {})
+  }
+}
+
+function untilReadyOrGone(node: ClusterNode): Promise<void> {
   return new Promise((resolve) => {
+    if (node.status === 'ready' || node.status === 'end') return resolve()
     node.once('ready', () => resolve())
     node.once('end', () => resolve())
   })

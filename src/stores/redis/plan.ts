@@ -30,7 +30,7 @@ const kindNumbers: Record<PolicyKind, number> = {
 const withOwnKey: ReadonlySet<PolicyKind> = new Set(['sliding-log', 'concurrency', 'unique-targets'] as const)
 
 /** Whether a policy keeps a key of its own beside its partition's. */
-export function hasOwnKey(kind: PolicyKind): boolean {
+function hasOwnKey(kind: PolicyKind): boolean {
   return withOwnKey.has(kind)
 }
 
@@ -43,6 +43,7 @@ const verdicts: readonly Verdict[] = ['refused', 'fits', 'lifted', 'inactive', '
 
 /** One call that decides requests one after the other. */
 export function planDecisions(requests: readonly DecisionRequest[], names: KeyNames): ScriptCall {
+  if (requests.length === 1) return planDecision(requests[0]!, names)
   const calls = requests.map((request) => planDecision(request, names))
   return { keys: calls.flatMap(({ keys }) => keys), plans: calls.flatMap(({ plans }) => plans) }
 }
