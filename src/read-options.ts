@@ -71,7 +71,9 @@ function expected(issue: z.core.$ZodIssue): string {
   if (issue.code === 'invalid_value') return issue.values.map((one) => JSON.stringify(one)).join(' or ')
   if (issue.code === 'invalid_type' && !issue.message.startsWith('Invalid input')) return issue.message
   if (issue.code === 'invalid_type') return a(issue.expected === 'record' ? 'object' : issue.expected)
-  if (issue.code === 'too_small' && issue.origin !== 'number' && issue.origin !== 'int') return 'one that is not empty'
+  if (issue.message.startsWith('Too small') && 'origin' in issue && !/^(number|int)$/.test(issue.origin)) {
+    return 'one that is not empty'
+  }
   return issue.message
     .replace(/^Invalid input: expected /, '')
     .replace(/^Too (small|big): expected \w+ to be /, 'a number ')
