@@ -181,14 +181,14 @@ const url = z.url({ protocol: /^https?$/, error: 'an http(s) URL' })
 
 const tierName = /^[\w.-]{1,64}$/
 
-const tierSchema: z.ZodType<TierOptions> = z.strictObject({
+const tierSchema: z.ZodType<TierOptions<string>> = z.strictObject({
   policies,
   initialBurst: z.custom<InitialBurst>((value) => typeof value === 'object' && value !== null, 'an object').optional(),
   pool: z.string().optional(),
   priority: z.int().min(0).max(1000).optional(),
   docsUrl: url.optional(),
   upgradeUrl: url.optional(),
-}) as z.ZodType<TierOptions>
+}) as z.ZodType<TierOptions<string>>
 
 const poolSchema = z.strictObject({ policies, guarantee: z.number().min(0).max(0.5).default(0.1) })
 
@@ -264,7 +264,10 @@ const limiterSchema = z.strictObject({
  *
  * @throws {RampmeterError} with a code for each kind of mistake
  */
-export function readLimiterOptions(options: object, presets: Readonly<Record<PresetTier, TierOptions>>): Settings {
+export function readLimiterOptions(
+  options: object,
+  presets: Readonly<Record<PresetTier, TierOptions<string>>>,
+): Settings {
   const read = readOptions(limiterSchema, options, 'rampmeter')
   if (read.tiers !== undefined && read.policies !== undefined) {
     throw new RampmeterError(
@@ -322,7 +325,7 @@ function oneTier(policies: readonly Policy[]): Record<string, Tier> {
 }
 
 function readTiers(
-  tiers: Readonly<Record<string, TierOptions>>,
+  tiers: Readonly<Record<string, TierOptions<string>>>,
   presets: object,
   pools: Readonly<Record<string, Pool>>,
   classified: boolean,

@@ -20,7 +20,7 @@ export interface PlannedPolicy {
 }
 
 /** A policy's place in a pool. One that several tiers share is three, one after the other: `own`, `common`, `demand`. */
-export interface Pooled {
+interface Pooled {
   readonly pool: string
   readonly role: PoolRole
   readonly seating: Seating

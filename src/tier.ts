@@ -27,7 +27,7 @@ export interface PoolOptions {
  *
  * @typeParam Pool the names of the limiter's `pools`
  */
-export interface TierOptions<Pool extends string = string> {
+export interface TierOptions<Pool extends string = never> {
   /** The limits, all of which must admit a request. `[]` means unlimited. */
   policies: readonly Policy[]
   /**

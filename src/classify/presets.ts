@@ -44,7 +44,7 @@ const tiersSchema = z.strictObject({ perAddress: z.int().min(1).max(1e12).option
  *
  * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION`, `RAMPMETER_UNKNOWN_OPTION`
  */
-export function presetTiers(options: PresetTiersOptions = {}): Record<PresetTier, TierOptions<never>> {
+export function presetTiers(options: PresetTiersOptions = {}): Record<PresetTier, TierOptions> {
   const { perAddress } = readOptions(tiersSchema, options, 'presetTiers')
   const addressCap =
     perAddress === undefined

@@ -146,7 +146,10 @@ describe('the examples', () => {
     expect(statuses).toEqual([200, 200, 200, 200, 429, 200])
 
     const leave = new AbortController()
-    const streams = [await fetch(`${url}/events`, { signal: leave.signal }), await fetch(`${url}/events`, { signal: leave.signal })]
+    const streams = [
+      await fetch(`${url}/events`, { signal: leave.signal }),
+      await fetch(`${url}/events`, { signal: leave.signal }),
+    ]
     expect(streams.map(({ status }) => status)).toEqual([200, 200])
     const third = await fetch(`${url}/events`)
     expect(await third.json()).toMatchObject({ 'violated-policies': ['streams'], retry_estimated: true })

@@ -41,7 +41,7 @@ const seven = [
   fixedWindow({ name: 'daily', quota: 5000, window: '1d', align: 'utc' }),
   concurrency({ name: 'in-flight', quota: 5 }),
   failures({ name: 'bad-logins', quota: 3, window: '15m', counts: (res) => res.statusCode === 401 }),
-  uniqueTargets({ name: 'accounts', quota: 4, window: '1h', target: (req) => req.params['id'] as string }),
+  uniqueTargets({ name: 'accounts', quota: 4, window: '1h', target: (req) => req.params['id'] }),
   tokenBucket({ name: 'bytes', quota: 1_000_000, window: '1h', unit: 'content-bytes' }),
 ]
 
