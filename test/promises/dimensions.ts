@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { fixedWindow } from '../../src/policies/fixed-window.ts'
 import { calendarLimit } from '../../src/policies/calendar.ts'
 import type { Charge } from '../../src/stores/store.ts'
-import { dayUs, hourUs, limitOf, minuteUs, secondUs, type Limit } from './histories.ts'
+import { hourUs, limitOf, minuteUs, secondUs, type Limit } from './histories.ts'
 
 /** A limit, and how a request's claim on it is made. */
 export interface Dimension {
