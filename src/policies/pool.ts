@@ -119,7 +119,13 @@ export const poolDemandAlgorithm: Algorithm<PoolDemandState> = {
     const { seat, higher } = seatingOf(limit)
     if (state.had[seat]! + cost <= allowed(limit, expected(state, limit))) return now
     const next = state.start + limit.windowUs
-    return cost <= allowed(limit, wanted(higher, (one) => state.asked[one]!)) ? next : next + limit.windowUs
+    return cost <=
+      allowed(
+        limit,
+        wanted(higher, (one) => state.asked[one]!),
+      )
+      ? next
+      : next + limit.windowUs
   },
 
   remaining(state, limit) {

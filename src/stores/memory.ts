@@ -170,8 +170,8 @@ class MemoryStore implements Store, OpenStore {
 
 /** When a state is worth nothing any more. */
 function keptUntil(kind: PolicyKind, state: unknown, limit: Limit, now: number): number {
-  const { kept, expires } = algorithms[kind]
-  return (kept ?? expires)(state, limit, now)
+  const algorithm = algorithms[kind]
+  return algorithm.kept === undefined ? algorithm.expires(state, limit, now) : algorithm.kept(state, limit, now)
 }
 
 const secondUs = 1_000_000

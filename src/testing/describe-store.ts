@@ -114,13 +114,7 @@ const dayMs = 24 * hourMs
 /** Those that refill or renew. The first minutes' extra is a kind of its own. */
 const kinds = ['token-bucket', 'sliding-window', 'sliding-log', 'fixed-window'] as const
 const plainKinds: readonly PolicyKind[] = [...kinds, 'first-minutes']
-const allKinds: readonly PolicyKind[] = [
-  ...plainKinds,
-  'concurrency',
-  'failures',
-  'unique-targets',
-  'pool-demand',
-]
+const allKinds: readonly PolicyKind[] = [...plainKinds, 'concurrency', 'failures', 'unique-targets', 'pool-demand']
 
 interface Claim {
   quota: number

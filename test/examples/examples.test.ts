@@ -146,7 +146,10 @@ describe('the examples', () => {
     expect(statuses).toEqual([200, 200, 200, 200, 429, 200])
 
     const leave = new AbortController()
-    const streams = [await fetch(`${url}/events`, { signal: leave.signal }), await fetch(`${url}/events`, { signal: leave.signal })]
+    const streams = [
+      await fetch(`${url}/events`, { signal: leave.signal }),
+      await fetch(`${url}/events`, { signal: leave.signal }),
+    ]
     expect(streams.map(({ status }) => status)).toEqual([200, 200])
     const third = await fetch(`${url}/events`)
     expect(await third.json()).toMatchObject({ 'violated-policies': ['streams'], retry_estimated: true })
@@ -168,7 +171,6 @@ describe('the examples', () => {
       })
     const asked = await ask()
     expect(asked.status).toBe(200)
-    expect(asked.headers.has('x-tokens-used')).toBe(false)
     expect(asked.headers.get('ratelimit')).toContain('"tokens";r=1000')
     const owing = await ask()
     expect(owing.status).toBe(429)

@@ -74,7 +74,8 @@ for (const { name, express: make } of expressVersions) {
         const before = quota - leftOf(await limiter.peek(who))['bytes']!
         const from = seen.length
         await act(served)
-        while (seen.length === from || seen.some((res) => !res.closed)) await new Promise((resolve) => setTimeout(resolve, 3))
+        while (seen.length === from || seen.some((res) => !res.closed))
+          await new Promise((resolve) => setTimeout(resolve, 3))
         await limiter.flush()
         return quota - leftOf(await limiter.peek(who))['bytes']! - before
       }
@@ -124,7 +125,9 @@ for (const { name, express: make } of expressVersions) {
       const charged = await cost(
         (served) =>
           new Promise<void>((resolve) => {
-            const socket = connect(served.port, '127.0.0.1', () => socket.write('GET /large HTTP/1.1\r\nHost: x\r\n\r\n'))
+            const socket = connect(served.port, '127.0.0.1', () =>
+              socket.write('GET /large HTTP/1.1\r\nHost: x\r\n\r\n'),
+            )
             socket.once('data', () => {
               socket.destroy()
               resolve()
@@ -138,7 +141,8 @@ for (const { name, express: make } of expressVersions) {
 
     it('of responses on one connection are each their own', async () => {
       const { cost } = await api()
-      const two = 'GET /written HTTP/1.1\r\nHost: x\r\n\r\nGET /written HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
+      const two =
+        'GET /written HTTP/1.1\r\nHost: x\r\n\r\nGET /written HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
       expect(await cost((served) => served.send(two))).toBe(2010)
     })
   })

@@ -41,8 +41,8 @@ const seven = [
   fixedWindow({ name: 'daily', quota: 5000, window: '1d', align: 'utc' }),
   concurrency({ name: 'in-flight', quota: 5 }),
   failures({ name: 'bad-logins', quota: 3, window: '15m', counts: (res) => res.statusCode === 401 }),
-  uniqueTargets({ name: 'accounts', quota: 4, window: '1h', target: (req) => req.params['id'] as string }),
-  tokenBucket({ name: 'bytes', quota: 1_000_000, window: '1h', unit: 'content-bytes' }),
+  uniqueTargets({ name: 'accounts', quota: 4, window: '1h', target: (req) => req.params['id'] }),
+  slidingLog({ name: 'bytes', quota: 1_000_000, window: '1h', unit: 'content-bytes' }),
 ]
 
 for (const { name, express: make } of expressVersions) {
@@ -82,7 +82,9 @@ for (const { name, express: make } of expressVersions) {
         ].join(', '),
       )
       const told = Object.fromEntries(
-        headers['ratelimit']!.toString().split(', ').map((item) => [/"(.*)"/.exec(item)![1]!, item.replace(/"[^"]*";/, '')]),
+        headers['ratelimit']!.toString()
+          .split(', ')
+          .map((item) => [/"(.*)"/.exec(item)![1]!, item.replace(/"[^"]*";/, '')]),
       )
       // The first response has ended: its slot is back, and its 95 bytes or so are counted.
       expect(told).toMatchObject({
@@ -91,7 +93,7 @@ for (const { name, express: make } of expressVersions) {
         'in-flight': 'r=4',
         'bad-logins': 'r=3;t=900',
         accounts: 'r=2;t=3600',
-        bytes: expect.stringMatching(/^r=9998\d\d;t=36\d\d$/),
+        bytes: expect.stringMatching(/^r=9998\d\d;t=3[56]\d\d$/),
       })
       expect(json.left).toMatchObject({ 'in-flight': 4, 'bad-logins': 3, accounts: 2 })
     })
@@ -107,7 +109,9 @@ for (const { name, express: make } of expressVersions) {
       expect(enumerating.status).toBe(429)
       expect(enumerating.problem).toMatchObject({
         'violated-policies': ['accounts'],
-        detail: expect.stringMatching(/^This route allows 4 different targets per hour; the next one is admitted in \d+ min\.$/),
+        detail: expect.stringMatching(
+          /^This route allows 4 different targets per hour; the next one is admitted in \d+ min\.$/,
+        ),
       })
       expect(enumerating.problem.retry_estimated).toBe(undefined)
       // Those seen already are free.
@@ -146,7 +150,9 @@ describe('failures', () => {
       await limiter.flush()
       return status
     }
-    expect(await Promise.all([attempt('amy', 'right'), attempt('amy', 'right'), attempt('amy', 'right')])).toEqual([204, 204, 204])
+    expect(await Promise.all([attempt('amy', 'right'), attempt('amy', 'right'), attempt('amy', 'right')])).toEqual([
+      204, 204, 204,
+    ])
     for (let times = 0; times < 3; times += 1) expect(await attempt('amy', 'guess')).toBe(401)
     // One account is guessed at no more, and another is still served from the same address, until that has failed too often.
     expect(await attempt('amy', 'right')).toBe(429)
@@ -321,7 +327,9 @@ describe('costHeader', () => {
 describe("charge: 'after'", () => {
   for (const { name: store, makeStore } of stores) {
     it(`needs room for one to start, debits at the end, and the next waits the debt out, ${store}`, async () => {
-      const policies = [tokenBucket({ name: 'tokens', quota: 3600, window: '1h', burst: 10, charge: 'after', unit: 'tokens' })]
+      const policies = [
+        tokenBucket({ name: 'tokens', quota: 3600, window: '1h', burst: 10, charge: 'after', unit: 'tokens' }),
+      ]
       const limiter = opened(rampmeter({ store: await makeStore(), deadline, policies }))
       const app = express().get('/', limiter.route({ cost: 25 }), tellDecision)
       const served = await serve(app)
@@ -401,7 +409,12 @@ describe("charge: 'after'", () => {
         }
       },
     }
-    const limiter = opened(rampmeter({ store, policies: [concurrency({ quota: 50 }), slidingLog({ quota: 99, window: '1h', charge: 'after' })] }))
+    const limiter = opened(
+      rampmeter({
+        store,
+        policies: [concurrency({ quota: 50 }), slidingLog({ quota: 99, window: '1h', charge: 'after' })],
+      }),
+    )
     const waiting: Response[] = []
     const app = express()
       .use(limiter)
@@ -670,7 +683,10 @@ describe('pools', () => {
 
   it('may follow the calendar', async () => {
     const clock = manualClock(Date.UTC(2026, 1, 27, 12))
-    for (const { name, makeStore } of [{ name: 'memory', makeStore: async () => memoryStore({ now: clock }) }, stores[1]!]) {
+    for (const { name, makeStore } of [
+      { name: 'memory', makeStore: async () => memoryStore({ now: clock }) },
+      stores[1]!,
+    ]) {
       const limiter = opened(
         rampmeter({
           store: await makeStore(),

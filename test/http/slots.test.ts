@@ -116,7 +116,9 @@ for (const { name: store, makeStore } of stores) {
       it('are as many as the quota, and the answer says that its time is an estimate', async () => {
         const limiter = opened(rampmeter({ store: await makeStore(), deadline, policies: [inFlight] }))
         const waiting: Response[] = []
-        const app = make().use(limiter).get('/', (_req, res) => void waiting.push(res))
+        const app = make()
+          .use(limiter)
+          .get('/', (_req, res) => void waiting.push(res))
         const served = await serve(app)
         const asked = [1, 2, 3].map(() => served.ask('/'))
         await until(() => waiting.length === 3)
@@ -133,7 +135,7 @@ for (const { name: store, makeStore } of stores) {
         await until(async () => leftOf(await limiter.peek(who))['in-flight'] === 1)
         for (const res of waiting) res.end()
         const told = (await Promise.all(asked)).map(({ headers }) => headers['ratelimit'])
-        expect(told.sort()).toEqual([0, 1, 2].map((left) => `"in-flight";r=${left}`))
+        expect(new Set(told)).toEqual(new Set([0, 1, 2].map((left) => `"in-flight";r=${left}`)))
       })
 
       it('of one client after the other on one connection are never in each other’s way', async () => {
@@ -177,7 +179,11 @@ for (const { name: store, makeStore } of stores) {
 
   it(`a stream that outlives its lease keeps its slot, and gives it back at its end, ${store}`, async () => {
     const limiter = opened(
-      rampmeter({ store: await makeStore(), deadline, policies: [concurrency({ name: 'streams', quota: 1, lease: '1s' })] }),
+      rampmeter({
+        store: await makeStore(),
+        deadline,
+        policies: [concurrency({ name: 'streams', quota: 1, lease: '1s' })],
+      }),
     )
     let stream: Response | undefined
     const app = express()
@@ -334,7 +340,9 @@ describe('slots', () => {
     for (const id of ['desktop', 'phone', 'desktop', 'phone', 'desktop']) expect((await as(id)).status).toBe(200)
     const third = await as('tablet')
     expect(third.status).toBe(429)
-    expect(third.problem.detail).toMatch(/^Tier "default" allows 2 sessions at a time; the next one is admitted in 15 min\.$/)
+    expect(third.problem.detail).toMatch(
+      /^Tier "default" allows 2 sessions at a time; the next one is admitted in 15 min\.$/,
+    )
     expect(third.problem.error.retry_after).toBeGreaterThan(890)
     expect((await as('phone')).status).toBe(200)
   })

@@ -32,7 +32,7 @@ const steps = fc.array(
     permille: fc.oneof({ weight: 2, arbitrary: fc.constant(0) }, fc.nat(200), fc.nat(1100)),
     us: fc.nat(1500),
     patient: fc.boolean(),
-    then: fc.constantFrom('nothing', 'nothing', 'give back', 'keep') as fc.Arbitrary<'nothing' | 'give back' | 'keep'>,
+    later: fc.constantFrom<'nothing' | 'give back' | 'keep'>('nothing', 'nothing', 'give back', 'keep'),
     whose: fc.nat(5),
   }),
   { minLength: 1, maxLength: 50, size: 'max' },
@@ -79,7 +79,7 @@ onBothStores((stage) => {
         const { quota, windowUs } = dimension.limit
         const held = new Map<string, number>()
         const made: Charged[] = []
-        for (const [number, { wish, permille, us, then, whose }] of steps.entries()) {
+        for (const [number, { wish, permille, us, later, whose }] of steps.entries()) {
           timed.advanceUs(Math.floor((windowUs * permille) / 1000) + us)
           for (const [name, until] of held) if (until <= timed.timeUs()) held.delete(name)
           const charge = claim(dimension, wish, number)
@@ -97,9 +97,9 @@ onBothStores((stage) => {
           }
           expect(decision.outcomes[0]!.remaining).toBe(quota - held.size)
           const charged = made[whose]
-          if (then === 'nothing' || charged === undefined) continue
+          if (later === 'nothing' || charged === undefined) continue
           const [mine] = charged.charge.members as [string]
-          const does = then === 'keep' ? 'renew' : 'release'
+          const does = later === 'keep' ? 'renew' : 'release'
           if (does === 'renew' && !held.has(mine)) continue
           // Twice gives back once.
           const correction: Correction = { charged, does, by: 0 }
@@ -115,7 +115,11 @@ onBothStores((stage) => {
   for (const reserve of [false, true]) {
     it(`failures, ${reserve ? 'reserved' : 'counted afterwards'}: refused once the quota of them has happened, and never before`, async () => {
       const attempts = fc.array(
-        fc.record({ permille: fc.oneof(fc.constant(0), fc.nat(150), fc.nat(1100)), fails: fc.boolean(), patient: fc.boolean() }),
+        fc.record({
+          permille: fc.oneof(fc.constant(0), fc.nat(150), fc.nat(1100)),
+          fails: fc.boolean(),
+          patient: fc.boolean(),
+        }),
         { minLength: 1, maxLength: 60, size: 'max' },
       )
       await fc.assert(
@@ -243,7 +247,12 @@ onBothStores((stage) => {
 
   it('pools: together never over the quota, a guarantee for each tier whoever floods, and told times that are true', async () => {
     const asks = fc.array(
-      fc.record({ tier: fc.nat(2), cost: fc.integer({ min: 1, max: 4 }), permille: fc.oneof(fc.constant(0), fc.nat(80), fc.nat(1200)), patient: fc.boolean() }),
+      fc.record({
+        tier: fc.nat(2),
+        cost: fc.integer({ min: 1, max: 4 }),
+        permille: fc.oneof(fc.constant(0), fc.nat(80), fc.nat(1200)),
+        patient: fc.boolean(),
+      }),
       { minLength: 1, maxLength: 70, size: 'max' },
     )
     await fc.assert(
@@ -285,8 +294,8 @@ function failing(quota: number, windowUs: number): Charge {
   return { ...limit, kind: 'failures', stateId: 5, partition: 'key:one', cost: 1 }
 }
 
-function withoutRole({ role: _, seating: __, ...charge }: Charge): Charge {
-  return charge
+function withoutRole(charge: Charge): Charge {
+  return { ...charge, role: undefined, seating: undefined }
 }
 
 /** What all tiers of a pool used together in the window that ends now, where that has a bound. */
@@ -306,7 +315,8 @@ function overPool({ tiers }: SharedPool, uses: readonly Use[], nowUs: number): s
 function periodOf({ calendar, windowUs }: Limit, timeUs: number): { startUs: number; endUs: number } {
   if (calendar!.monthDay === 0) {
     const mondayUs = Date.UTC(2001, 0, 1) * 1000
-    const origin = windowUs % (7 * dayUs) === 0 ? mondayUs - (mondayUs % windowUs === 0 ? 0 : weeksOff(mondayUs, windowUs)) : 0
+    const origin =
+      windowUs % (7 * dayUs) === 0 ? mondayUs - (mondayUs % windowUs === 0 ? 0 : weeksOff(mondayUs, windowUs)) : 0
     const startUs = timeUs - ((((timeUs - origin) % windowUs) + windowUs) % windowUs)
     return { startUs, endUs: startUs + windowUs }
   }
@@ -359,7 +369,11 @@ describe('priority', () => {
     })
 
   /** So many requests of each tier every 20 ms, for five windows; what each got in the last three. */
-  async function served(demand: readonly number[], priorities: readonly number[], claims = claimOfPool): Promise<number[]> {
+  async function served(
+    demand: readonly number[],
+    priorities: readonly number[],
+    claims = claimOfPool,
+  ): Promise<number[]> {
     let now = Date.UTC(2026, 0, 1)
     const store = memoryStore({ now: () => now }).open({ nameOf: (partition) => partition })
     const tiers = limits(priorities)
@@ -400,11 +414,18 @@ describe('priority', () => {
   })
 
   it('is not claimed by what the pool can never give, nor by what another limit refuses', async () => {
-    const spent: Limit = { kind: 'sliding-log', stateId: 99, partition: 'key:spent', windowUs: 3600 * secondUs, quota: 1, capacity: 1, liftable: false, shadow: false }
+    const spent: Limit = {
+      kind: 'sliding-log',
+      stateId: 99,
+      partition: 'key:spent',
+      windowUs: 3600 * secondUs,
+      quota: 1,
+      capacity: 1,
+      liftable: false,
+      shadow: false,
+    }
     const claims = (tier: SharedPool['tiers'][number], cost: number): Charge[] =>
-      tier[0].seating!.seat === 1
-        ? [...claimOfPool(tier, cost), { ...spent, cost: 1 }]
-        : claimOfPool(tier, cost)
+      tier[0].seating!.seat === 1 ? [...claimOfPool(tier, cost), { ...spent, cost: 1 }] : claimOfPool(tier, cost)
     const [low] = (await served([10, 10], [0, 1], claims)) as [number]
     expect(low).toBeGreaterThan(75)
     const tooMuch = (tier: SharedPool['tiers'][number], cost: number): Charge[] =>
@@ -421,7 +442,16 @@ describe('on Redis, over two connections at once', () => {
     const prefix = `${randomUUID()}:`
     const stores = clients.map((client) => redisStore(client, { prefix }).open({ nameOf: (partition) => partition }))
     await Promise.all(stores.map((store) => store.ready()))
-    const limit: Limit = { kind: 'concurrency', stateId: 3, partition: 'key:one', windowUs: 30 * secondUs, quota: 7, capacity: 7, liftable: false, shadow: false }
+    const limit: Limit = {
+      kind: 'concurrency',
+      stateId: 3,
+      partition: 'key:one',
+      windowUs: 30 * secondUs,
+      quota: 7,
+      capacity: 7,
+      liftable: false,
+      shadow: false,
+    }
     let held = 0
     let most = 0
     let admitted = 0
@@ -453,4 +483,3 @@ describe('on Redis, over two connections at once', () => {
     await server.stop()
   })
 })
-

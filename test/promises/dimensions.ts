@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { fixedWindow } from '../../src/policies/fixed-window.ts'
 import { calendarLimit } from '../../src/policies/calendar.ts'
 import type { Charge } from '../../src/stores/store.ts'
-import { dayUs, hourUs, limitOf, minuteUs, secondUs, type Limit } from './histories.ts'
+import { hourUs, limitOf, minuteUs, secondUs, type Limit } from './histories.ts'
 
 /** A limit, and how a request's claim on it is made. */
 export interface Dimension {
@@ -48,7 +48,7 @@ export const someTargets: fc.Arbitrary<Dimension> = fc
   }))
 
 /** Failures, reserved or counted afterwards, and amounts that are charged afterwards. */
-export const someAfter: fc.Arbitrary<Dimension> = fc
+const someAfter: fc.Arbitrary<Dimension> = fc
   .record({
     limit: limitOf(['failures', 'token-bucket', 'sliding-window', 'sliding-log', 'fixed-window']),
     after: fc.boolean(),
@@ -71,7 +71,7 @@ export const someCalendarQuota: fc.Arbitrary<Dimension> = fc
     partition: somePartition,
   })
   .map(({ options, quota, place, partition }) => {
-    const { calendar, windowMs } = fixedWindow({ quota, ...options } as Parameters<typeof fixedWindow>[0])
+    const { calendar, windowMs } = fixedWindow({ quota, ...options })
     return {
       limit: {
         ...plain,
@@ -189,5 +189,3 @@ export const turningPoints: readonly number[] = [
   Date.UTC(2028, 2, 1),
   Date.UTC(2028, 11, 31),
 ].map((ms) => ms * 1000)
-
-export const yearUs = 366 * dayUs

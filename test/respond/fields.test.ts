@@ -351,7 +351,9 @@ describe('whatever a decision was', () => {
       cost: fc.integer({ min: 0, max: 1e12 }),
     }),
   })
-  const item = policies.map(({ build, options, status }) => applied((build as (options: unknown) => Policy)(options), status))
+  const item = policies.map(({ build, options, status }) =>
+    applied((build as (options: unknown) => Policy)(options), status),
+  )
   const outcome = fc.oneof(
     fc.constant({}),
     fc.record({

@@ -27,7 +27,15 @@ afterAll(async () => {
 })
 
 type Event =
-  | { does: 'request'; wishes: readonly Wish[]; pause: Pause; looks: boolean; undoes: number; tier: number; cost: number }
+  | {
+      does: 'request'
+      wishes: readonly Wish[]
+      pause: Pause
+      looks: boolean
+      undoes: number
+      tier: number
+      cost: number
+    }
   | { does: 'settle' | 'release' | 'renew'; whose: number; by: number; times: number }
   | { does: 'change'; whose: number; quota: number }
   | { does: 'reset'; whose: number }
@@ -151,7 +159,11 @@ async function agree(
         break
       case 'reset': {
         const { partition } = current[event.whose % current.length]!.limit
-        for (const one of both) await one.store.reset(partition, current.map(({ limit }) => limit.stateId))
+        for (const one of both)
+          await one.store.reset(
+            partition,
+            current.map(({ limit }) => limit.stateId),
+          )
         break
       }
       case 'step back':
@@ -188,7 +200,9 @@ it('pools of two and three tiers, beside another limit: the same on both, to the
   await fc.assert(
     fc.asyncProperty(scene, someEvents, ({ pool, others }, events) => {
       // The first one's window is the pool's: pauses are told in it.
-      const clock: Dimension = { limit: { ...pool.tiers[0]![0], stateId: 7, partition: 'key:one', quota: 5, capacity: 5 } }
+      const clock: Dimension = {
+        limit: { ...pool.tiers[0]![0], stateId: 7, partition: 'key:one', quota: 5, capacity: 5 },
+      }
       const { role: _, seating: __, ...limit } = clock.limit
       return agree(events, [{ limit }, ...others.slice(0, 1)], ({ wishes, tier, cost }, current, number) => [
         ...(cost % 2 === 0 ? current.map((dimension, index) => claim(dimension, wishes[index]!, number)) : []),
