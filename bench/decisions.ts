@@ -106,7 +106,12 @@ const atRest = async (): Promise<RedisWork> => ({ cpuUs: 0, calls: 0, inside: 0 
  *
  * @throws {Error} if any was refused, or made without the store: then it is not the same work that is compared
  */
-async function slice(decider: Decider, inFlight: number, ms: number, meter?: RedisMeter): Promise<DecisionSample> {
+export async function slice(
+  decider: Decider,
+  inFlight: number,
+  ms: number,
+  meter?: RedisMeter,
+): Promise<DecisionSample> {
   // What the slice before left behind is not this one's to clear away.
   collectGarbage()
   const endRedis = (await meter?.start()) ?? atRest

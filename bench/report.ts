@@ -1,4 +1,5 @@
 import type { DecisionSample, Measured } from './decisions.ts'
+import { baseline } from './dimensions.ts'
 import { bareApp, type HttpSample } from './http.ts'
 import { ratio, spread, type Spread } from './statistics.ts'
 
@@ -44,6 +45,30 @@ export function memoryTable(measured: readonly Measured<DecisionSample>[]): stri
     { title: 'Node µs', cell: ({ samples }) => median(samples, 'nodeUs').toFixed(2) },
     toTheirs('decisions/s', 'perSecond'),
     toTheirs('Node', 'nodeUs'),
+  ])
+}
+
+/** What each dimension costs, to one token bucket. */
+export function dimensionTable(measured: readonly Measured<DecisionSample>[]): string {
+  const one = measured.find(({ name }) => name === baseline)!.samples
+  const toOne = (what: string, field: 'nodeUs' | 'redisUs'): Column<DecisionSample> => ({
+    title: `${what} : ${baseline}`,
+    cell: ({ samples, name }) => {
+      const compared = ratio(
+        samples.map((sample) => sample[field]),
+        one.map((sample) => sample[field]),
+      )
+      return name === baseline || Number.isNaN(compared.median) ? '' : times(compared)
+    },
+  })
+  return table<DecisionSample>(measured, [
+    limits,
+    name,
+    { title: 'Node µs', cell: ({ samples }) => median(samples, 'nodeUs').toFixed(1) },
+    { title: 'Redis µs', cell: ({ samples }) => median(samples, 'redisUs').toFixed(1) },
+    { title: 'calls', cell: ({ samples }) => median(samples, 'calls').toFixed(2) },
+    toOne('Node', 'nodeUs'),
+    toOne('Redis', 'redisUs'),
   ])
 }
 

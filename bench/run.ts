@@ -10,10 +10,11 @@ import { cpus, loadavg } from 'node:os'
 import { parseArgs } from 'node:util'
 import { startRedis } from 'rampmeter/testing'
 import { decisionsInMemory, decisionsOnRedis } from './decisions.ts'
+import { dimensionsOf } from './dimensions.ts'
 import { requests } from './http.ts'
 import { full, quick } from './pace.ts'
 import { RedisMeter } from './redis-meter.ts'
-import { httpTable, memoryTable, redisTable } from './report.ts'
+import { dimensionTable, httpTable, memoryTable, redisTable } from './report.ts'
 
 const { values: wish } = parseArgs({ options: { quick: { type: 'boolean' }, write: { type: 'boolean' } } })
 if (wish.quick && wish.write)
@@ -37,6 +38,8 @@ section(
   redisTable(await decisionsOnRedis(redis.url, meter, pace, { inFlight: 1, sliceMs: pace.aloneMs })),
 )
 section('Decisions in memory', memoryTable(await decisionsInMemory(pace)))
+section('Dimensions, in memory', dimensionTable(await dimensionsOf(pace)))
+section('Dimensions, on Redis', dimensionTable(await dimensionsOf(pace, { url: redis.url, meter })))
 section('Requests to an Express 5 app, counted on Redis', httpTable(await requests(redis.url, meter, pace)))
 say(`Load average: ${loadBefore.toFixed(1)} at the start, ${loadavg()[0]!.toFixed(1)} at the end.`)
 

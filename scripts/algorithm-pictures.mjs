@@ -26,7 +26,7 @@ const phases = /** @type {const} */ ([
 
 const window = /** @type {const} */ ('10s')
 
-/** @typedef {import('../src/index.ts').TierOptions} TierOptions */
+/** @typedef {import('../src/index.ts').TierOptions<never>} TierOptions */
 
 /** @type {{ name: string, title: string, tier: TierOptions }[]} */
 const subjects = [

@@ -171,7 +171,7 @@ class MemoryStore implements Store, OpenStore {
 /** When a state is worth nothing any more. */
 function keptUntil(kind: PolicyKind, state: unknown, limit: Limit, now: number): number {
   const algorithm = algorithms[kind]
-  return algorithm.kept?.(state, limit, now) ?? algorithm.expires(state, limit, now)
+  return algorithm.kept === undefined ? algorithm.expires(state, limit, now) : algorithm.kept(state, limit, now)
 }
 
 const secondUs = 1_000_000

@@ -54,6 +54,18 @@ describe('npm run bench', () => {
     expect(rows.filter((row) => row[1] === 'rampmeter')).toHaveLength(3)
   })
 
+  it.each(['Dimensions, in memory', 'Dimensions, on Redis'])(
+    'says what each dimension costs to one token bucket: %s',
+    (heading) => {
+      const rows = tableUnder(output, heading)
+      expect(rows.map((row) => row[1])).toEqual(
+        expect.arrayContaining(['token bucket', 'concurrency', 'failures', 'unique targets', 'calendar quota']),
+      )
+      expect(rows.at(-1)![0]).toBe('7')
+      for (const row of rows.slice(1)) expect(row.at(heading.endsWith('Redis') ? -1 : -2)).toMatch(ratio)
+    },
+  )
+
   it('counts one call to Redis for a decision of ours, however many limits, and one a limit for the peers', () => {
     const rows = tableUnder(output, 'Decisions on Redis, one at a time')
     const callsOf = (name: string): (string | undefined)[] => rows.filter((row) => row[1] === name).map((row) => row[6])

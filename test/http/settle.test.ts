@@ -344,12 +344,21 @@ describe('a settled cost', () => {
   })
 
   it('by a name that is a method of every object is not taken for one', async () => {
-    const own = [slidingWindow({ name: 'constructor', quota: 10, window: '1h' })]
+    const own = ['constructor', 'other'].map((name) => slidingWindow({ name, quota: 10, window: '1h' }))
     const limiter = opened(rampmeter({ policies: own }))
     const decision = await limiter.decide({ client: who })
     decision.settle({ other: 5 })
     await limiter.flush()
-    expect(leftOf(await limiter.peek(who))).toEqual({ constructor: 9 })
+    expect(leftOf(await limiter.peek(who))).toEqual({ constructor: 9, other: 5 })
+  })
+
+  it('by a name that no policy has is a mistake, and so is a partition for one', async () => {
+    const limiter = opened(rampmeter({ policies: [slidingWindow({ name: 'hour', quota: 10, window: '1h' })] }))
+    const decision = await limiter.decide({ client: who })
+    const coded = expect.objectContaining({ code: 'RAMPMETER_UNKNOWN_POLICY' }) as Error
+    expect(() => decision.settle({ huor: 5 })).toThrow(coded)
+    await expect(limiter.decide({ client: who, partitions: { huor: 'x' } })).rejects.toEqual(coded)
+    expect(leftOf(await limiter.peek(who))).toEqual({ hour: 9 })
   })
 
   it('is settled by methods that JSON does not show', async () => {

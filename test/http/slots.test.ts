@@ -135,9 +135,7 @@ for (const { name: store, makeStore } of stores) {
         await until(async () => leftOf(await limiter.peek(who))['in-flight'] === 1)
         for (const res of waiting) res.end()
         const told = (await Promise.all(asked)).map(({ headers }) => headers['ratelimit'])
-        expect(told.toSorted((one, other) => String(one).localeCompare(String(other)))).toEqual(
-          [0, 1, 2].map((left) => `"in-flight";r=${left}`),
-        )
+        expect(new Set(told)).toEqual(new Set([0, 1, 2].map((left) => `"in-flight";r=${left}`)))
       })
 
       it('of one client after the other on one connection are never in each other’s way', async () => {

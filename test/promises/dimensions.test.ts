@@ -32,7 +32,7 @@ const steps = fc.array(
     permille: fc.oneof({ weight: 2, arbitrary: fc.constant(0) }, fc.nat(200), fc.nat(1100)),
     us: fc.nat(1500),
     patient: fc.boolean(),
-    after: fc.constantFrom<'nothing' | 'give back' | 'keep'>('nothing', 'nothing', 'give back', 'keep'),
+    later: fc.constantFrom<'nothing' | 'give back' | 'keep'>('nothing', 'nothing', 'give back', 'keep'),
     whose: fc.nat(5),
   }),
   { minLength: 1, maxLength: 50, size: 'max' },
@@ -79,7 +79,7 @@ onBothStores((stage) => {
         const { quota, windowUs } = dimension.limit
         const held = new Map<string, number>()
         const made: Charged[] = []
-        for (const [number, { wish, permille, us, after, whose }] of steps.entries()) {
+        for (const [number, { wish, permille, us, later, whose }] of steps.entries()) {
           timed.advanceUs(Math.floor((windowUs * permille) / 1000) + us)
           for (const [name, until] of held) if (until <= timed.timeUs()) held.delete(name)
           const charge = claim(dimension, wish, number)
@@ -97,9 +97,9 @@ onBothStores((stage) => {
           }
           expect(decision.outcomes[0]!.remaining).toBe(quota - held.size)
           const charged = made[whose]
-          if (after === 'nothing' || charged === undefined) continue
+          if (later === 'nothing' || charged === undefined) continue
           const [mine] = charged.charge.members as [string]
-          const does = after === 'keep' ? 'renew' : 'release'
+          const does = later === 'keep' ? 'renew' : 'release'
           if (does === 'renew' && !held.has(mine)) continue
           // Twice gives back once.
           const correction: Correction = { charged, does, by: 0 }
