@@ -218,7 +218,7 @@ describe('a server of ours', () => {
     expect(await untilSilent(port)).toBe(true)
   })
 
-  it.skipIf(process.platform === 'win32')('ends when its process is killed', async () => {
+  it('ends when its process is killed', async () => {
     const { end, port, kill } = await owner('setInterval(() => {}, 1000)')
     expect(await answers(port)).toBe(true)
     kill()
