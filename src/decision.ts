@@ -63,7 +63,7 @@ export interface Decision {
    * Corrects the charge to what the request really cost: the total, for every policy or by policy name where they differ.
    * The last call before the response ends counts. More than was charged may leave a debt that the next request waits out.
    *
-   * @throws {RampmeterError} `RAMPMETER_INVALID_COST` unless every cost is a whole number of at least 0
+   * @throws {RampmeterError} `RAMPMETER_INVALID_COST` unless every cost is a whole number of at least 0, `RAMPMETER_UNKNOWN_POLICY` for a name that no policy has
    */
   settle(actualCost: number | Record<string, number>): void
   /** Gives the whole charge back: this request never was. */

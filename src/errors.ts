@@ -70,3 +70,12 @@ function docsOf(code: ErrorCode): string {
 export function warn(code: ErrorCode, message: string): void {
   process.emitWarning(message, { type: 'RampmeterWarning', code, detail: `See ${docsOf(code)}` })
 }
+
+/**
+ * What something else threw, by its class and code alone: the message of a driver may name hosts, users or what was looked for.
+ */
+export function classAndCodeOf(error: unknown): string {
+  if (!(error instanceof Error)) return typeof error
+  const { code } = error as { code?: unknown }
+  return typeof code === 'string' ? `${error.name} ${code}` : error.name
+}

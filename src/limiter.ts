@@ -39,7 +39,7 @@ export interface Limiter<Tier extends string = string> extends RouteMiddleware {
   /**
    * Decides without HTTP: queues, MCP tools, WebSocket messages. Its `settle` may be called again; the last total counts.
    *
-   * @throws {RampmeterError} `RAMPMETER_INVALID_CLIENT`, `RAMPMETER_UNKNOWN_TIER`, `RAMPMETER_MISSING_PARTITION`, `RAMPMETER_INVALID_COST`
+   * @throws {RampmeterError} `RAMPMETER_INVALID_CLIENT`, `RAMPMETER_UNKNOWN_TIER`, `RAMPMETER_MISSING_PARTITION`, `RAMPMETER_UNKNOWN_POLICY`, `RAMPMETER_INVALID_COST`
    */
   decide(request: DecideRequest<Tier>): Promise<Decision>
   /** What a request of cost 1 would be told now. Charges nothing; policies whose partition only a request could tell are left out. */

@@ -90,7 +90,7 @@ export class Settler {
   /**
    * Settles when the response ends; the total said last counts.
    *
-   * @throws {RampmeterError} `RAMPMETER_INVALID_COST`
+   * @throws {RampmeterError} `RAMPMETER_INVALID_COST`, `RAMPMETER_UNKNOWN_POLICY`
    */
   withResponse(res: Response, settlement: Settlement, total: ActualCost | typeof nothingAtAll): void {
     this.#check(total)
@@ -110,7 +110,7 @@ export class Settler {
   /**
    * Settles at once; a later total corrects it.
    *
-   * @throws {RampmeterError} `RAMPMETER_INVALID_COST`
+   * @throws {RampmeterError} `RAMPMETER_INVALID_COST`, `RAMPMETER_UNKNOWN_POLICY`
    */
   now(settlement: Settlement, total: ActualCost | typeof nothingAtAll): void {
     this.#check(total)
@@ -121,11 +121,6 @@ export class Settler {
   /** Gives the slots of a request back, once. */
   releaseNow(settlement: Settlement): void {
     this.#pay(settlement, this.#release(settlement))
-  }
-
-  #check(total: ActualCost | typeof nothingAtAll): void {
-    checkTotal(total)
-    if (typeof total === 'object') this.#plans.checkNames(Object.keys(total), 'settle')
   }
 
   /** Resolves when all that was owed so far has reached the store. */
@@ -139,6 +134,11 @@ export class Settler {
     clearInterval(this.#renewal)
     this.#renewal = undefined
     this.#holding.clear()
+  }
+
+  #check(total: ActualCost | typeof nothingAtAll): void {
+    checkTotal(total)
+    if (typeof total === 'object') this.#plans.checkNames(Object.keys(total), 'settle')
   }
 
   #pay({ ruling }: Settlement, corrections: readonly Correction[]): void {

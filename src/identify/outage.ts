@@ -1,4 +1,4 @@
-import { RampmeterError, warn } from '../errors.ts'
+import { classAndCodeOf, RampmeterError, warn } from '../errors.ts'
 import type { Identified } from './identify.ts'
 
 /**
@@ -17,9 +17,6 @@ export function createOutageReport(): (identified: Identified) => void {
   }
 }
 
-/** By its class and code alone: the message of a database's driver may name hosts, users or what was looked for. */
 function becauseOf(error: unknown): string {
-  if (!(error instanceof Error)) return ''
-  const { code } = error as { code?: unknown }
-  return `; the cause was ${error.name}${typeof code === 'string' ? ` ${code}` : ''}`
+  return error instanceof Error ? `; the cause was ${classAndCodeOf(error)}` : ''
 }

@@ -1,7 +1,7 @@
 import { channel, type Channel } from 'node:diagnostics_channel'
 import type { Client } from '../client.ts'
 import type { Decision } from '../decision.ts'
-import { RampmeterError } from '../errors.ts'
+import { classAndCodeOf, RampmeterError } from '../errors.ts'
 
 /** A message of `rampmeter:decision`: one for each decision. It carries no claims, no request and no credential. */
 export interface DecisionMessage extends Pick<
@@ -63,15 +63,9 @@ export function observeDegraded(error: unknown, waitedMs: number, count: number)
   degradations.publish(message)
 }
 
-/**
- * What went wrong, without what a driver's message may name (hosts, users, keys): of our own errors the message, of others the
- * class and the code.
- */
+/** What went wrong: of our own errors the message, of others the class and the code. */
 export function causeOf(error: unknown): string {
   const { cause } = error as { cause?: unknown }
   if (error instanceof RampmeterError && cause === undefined) return error.message
-  const told = cause instanceof Error ? cause : error
-  if (!(told instanceof Error)) return typeof told
-  const { code } = told as { code?: unknown }
-  return typeof code === 'string' ? `${told.name} ${code}` : told.name
+  return classAndCodeOf(cause instanceof Error ? cause : error)
 }

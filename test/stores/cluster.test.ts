@@ -458,17 +458,13 @@ async function keys(prefix: string): Promise<string[]> {
 }
 
 describe('as one', () => {
-  describeStore(
-    'redisStore',
-    () => ({ store: redisStore(client), advance: (ms) => cluster.advanceUs(ms * 1000) }),
-    {
-      describe,
-      it(title, run) {
-        // Its histories have first minutes that lift in two partitions, which a cluster does not promise: ours stand below.
-        if (!title.startsWith('answers random histories')) it(title, run)
-      },
+  describeStore('redisStore', () => ({ store: redisStore(client), advance: (ms) => cluster.advanceUs(ms * 1000) }), {
+    describe,
+    it(title, run) {
+      // Its histories have first minutes that lift in two partitions, which a cluster does not promise: ours stand below.
+      if (!title.startsWith('answers random histories')) it(title, run)
     },
-  )
+  })
 
   /** So long that they begin once. */
   const renewalUs = 100 * 366 * 24 * hourUs
