@@ -462,7 +462,8 @@ describe('as one', () => {
     describe,
     it(title, run) {
       // Its histories have first minutes that lift in two partitions, which a cluster does not promise: ours stand below.
-      if (!title.startsWith('answers random histories')) it(title, run)
+      const declare = title.startsWith('answers random histories') ? () => {} : it
+      declare(title, run)
     },
   })
 
