@@ -13,10 +13,11 @@ import {
   type Policy,
   type Store,
 } from 'rampmeter'
-import { slice, type DecisionSample, type Measured } from './decisions.ts'
+import { uniform } from './keys.ts'
 import type { Decider } from './libraries/library.ts'
 import { inTurns, type Pace } from './pace.ts'
 import type { RedisMeter } from './redis-meter.ts'
+import { slice, type DecisionSample, type Measured } from './slice.ts'
 
 /** What a dimension is set against: one token bucket. */
 export const baseline = 'token bucket'
@@ -38,6 +39,11 @@ const dimensions: Readonly<Record<string, Policy>> = {
 
 const scenarios: readonly (readonly [name: string, policies: readonly Policy[]])[] = [
   ...Object.entries(dimensions).map(([name, policy]) => [name, [policy]] as const),
+  ['for everybody', [tokenBucket({ name: 'all', ...hour, partition: 'global' })]],
+  [
+    'for everybody, taken ahead',
+    [tokenBucket({ name: 'all', ...hour, partition: 'global', prefetch: { share: 0.001 } })],
+  ],
   ['sliding log', [slidingLog({ name: 'log', quota: plenty, window: '1s' })]],
   ['all but the log', Object.values(dimensions)],
 ]
@@ -52,9 +58,8 @@ export async function dimensionsOf(
 ): Promise<Measured<DecisionSample>[]> {
   await onRedis?.meter.flush()
   const contenders = await Promise.all(scenarios.map(([name, policies]) => contender(name, policies, onRedis?.url)))
-  const samples = await inTurns(contenders, pace, (one) =>
-    slice(one, onRedis === undefined ? 1 : 16, onRedis === undefined ? pace.memoryMs : pace.aloneMs, onRedis?.meter),
-  )
+  const load = onRedis ? { inFlight: 16, ms: pace.aloneMs } : { inFlight: 1, ms: pace.memoryMs }
+  const samples = await inTurns(contenders, pace, (one) => slice(one, { ...load, keys: uniform }, onRedis?.meter))
   for (const one of contenders) await one.close()
   return contenders.map(({ name, limits }, index) => ({ name, limits, samples: samples[index]! }))
 }

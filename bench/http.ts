@@ -2,10 +2,13 @@ import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import autocannon from 'autocannon'
-import type { Measured } from './decisions.ts'
-import { limits } from './libraries/library.ts'
+import { rateLimitRedisOnIoredis } from './libraries/express-rate-limit.ts'
+import { libraries, ours } from './libraries/libraries.ts'
 import { inTurns, type Pace } from './pace.ts'
+import type { ProfileFinding } from './profile/node-time.ts'
+import type { Parties, Party } from './profile/parties.ts'
 import type { RedisMeter } from './redis-meter.ts'
+import type { Measured } from './slice.ts'
 import { quantile } from './statistics.ts'
 
 /** What a slice of requests cost, each. */
@@ -22,61 +25,117 @@ export interface HttpSample {
 /** The app without a limiter, to which the others add. */
 export const bareApp = 'no limiter'
 
-const contenders = [bareApp, 'rampmeter', 'express-rate-limit', 'rate-limiter-flexible']
+/** How many limits each request has. */
+const counts = [1, 3]
 
 const connections = 32
 
 /** As many addresses as this ask over each connection, in turn. */
 const clientsEach = 32
 
-/** Requests to an Express app, over connections that are kept alive. Each library has a process, and one is at work at a time. */
+/**
+ * Requests to an Express app, over connections that are kept alive. Each library has a process, and one is at work at a time.
+ * All numbers of limits take turns as well, so that one can be compared with the other.
+ */
 export async function requests(redisUrl: string, meter: RedisMeter, pace: Pace): Promise<Measured<HttpSample>[]> {
-  const measured: Measured<HttpSample>[] = []
-  const servers = await Promise.all(contenders.map((name) => Server.start(name, redisUrl)))
+  await meter.flush()
+  const limiters = libraries.filter(({ middleware }) => middleware).map(({ name }) => name)
+  const servers = await Promise.all([
+    Server.start(bareApp, redisUrl, [0]),
+    ...limiters.map((name) => Server.start(name, redisUrl, counts)),
+  ])
   try {
-    for (let count = 1; count <= limits.length; count += 1) {
-      await meter.flush()
-      const samples = await inTurns(servers, pace, (server) => slice(server, count, pace.httpRequests, meter))
-      servers.forEach(({ name }, index) => measured.push({ limits: count, name, samples: samples[index]! }))
-    }
+    const contenders = [0, ...counts].flatMap((limits) =>
+      servers.filter((server) => server.serves(limits)).map((server) => ({ server, limits })),
+    )
+    const samples = await inTurns(contenders, pace, ({ server, limits }) =>
+      slice(server, limits, pace.httpRequests, meter),
+    )
+    return contenders.map(({ server, limits }, index) => ({ limits, name: server.name, samples: samples[index]! }))
   } finally {
     for (const server of servers) server.stop()
   }
-  return measured
+}
+
+/** Where a request's processor time goes: without a limiter, with three limits of ours, and with one of express-rate-limit on Redis. */
+export async function profileRequests(redisUrl: string, meter: RedisMeter, pace: Pace): Promise<ProfileFinding[]> {
+  const found: ProfileFinding[] = []
+  for (const [name, limits] of [
+    [bareApp, 0],
+    [ours, 3],
+    [rateLimitRedisOnIoredis.name, 1],
+  ] as const) {
+    const server = await Server.start(name, redisUrl, [limits])
+    try {
+      const some = (): Promise<HttpSample> => slice(server, limits, pace.httpRequests * pace.warmUps, meter)
+      await some()
+      const { result, parties } = await server.profiled(some)
+      found.push({ load: 'a request over HTTP', limits, name, us: result.serverUs, parties })
+    } finally {
+      server.stop()
+    }
+  }
+  return found
+}
+
+/** The processor time that a limiter adds to a request, in µs, by round. */
+export function addedUs(samples: readonly HttpSample[], bare: readonly HttpSample[]): number[] {
+  return samples.map(({ serverUs }, round) => serverUs - bare[round]!.serverUs)
 }
 
 class Server {
   readonly name: string
-  readonly #ports: readonly number[]
+  /** By number of limits. */
+  readonly #ports: ReadonlyMap<number, number>
   readonly #process: ChildProcess
 
-  private constructor(name: string, ports: readonly number[], process: ChildProcess) {
+  private constructor(name: string, ports: ReadonlyMap<number, number>, process: ChildProcess) {
     this.name = name
     this.#ports = ports
     this.#process = process
   }
 
-  static async start(name: string, redisUrl: string): Promise<Server> {
-    const child = fork(fileURLToPath(new URL('http-server.ts', import.meta.url)), [name, redisUrl])
+  static async start(name: string, redisUrl: string, counts: readonly number[]): Promise<Server> {
+    const child = fork(fileURLToPath(new URL('http-server.ts', import.meta.url)), [
+      name,
+      redisUrl,
+      ...counts.map(String),
+    ])
     const ended = once(child, 'exit').then(([code]) => {
       throw new Error(`the server with ${name} ended at once, with ${code}`)
     })
     const [ports] = (await Promise.race([once(child, 'message'), ended])) as [number[]]
     ended.catch(() => {})
-    return new Server(name, ports, child)
+    return new Server(name, new Map(counts.map((count, index) => [count, ports[index]!])), child)
+  }
+
+  serves(limits: number): boolean {
+    return this.#ports.has(limits)
   }
 
   /** Where its app with so many limits answers. */
-  urlOf(limitCount: number): string {
-    return `http://127.0.0.1:${this.#ports[limitCount - 1]}/items/17`
+  urlOf(limits: number): string {
+    return `http://127.0.0.1:${this.#ports.get(limits)}/items/17`
   }
 
   /** Its processor time so far, in µs. */
   async cpuUs(): Promise<number> {
-    const answer = once(this.#process, 'message')
-    this.#process.send('cpu')
-    const [{ user, system }] = (await answer) as [NodeJS.CpuUsage]
+    const { user, system } = await this.#ask<NodeJS.CpuUsage>('cpu')
     return user + system
+  }
+
+  /** Looks at who is running in it, while something runs here. */
+  async profiled<Result>(run: () => Promise<Result>): Promise<{ result: Result; parties: Parties }> {
+    await this.#ask('begin profile')
+    const result = await run()
+    return { result, parties: new Map(await this.#ask<[Party, number][]>('end profile')) }
+  }
+
+  async #ask<Answer>(question: string): Promise<Answer> {
+    const answered = once(this.#process, 'message')
+    this.#process.send(question)
+    const [answer] = (await answered) as [Answer]
+    return answer
   }
 
   stop(): void {

@@ -1,20 +1,44 @@
 /** How long things are measured. */
 export interface Pace {
   readonly rounds: number
-  /** Rounds before those that count: code is compiled, counters exist. */
+  /** Rounds before those that count, until code has been compiled for good: some seconds, on a machine with two cores. Counters exist then, too. */
   readonly warmUps: number
   /** The length of a slice, in ms. */
   readonly redisMs: number
   readonly aloneMs: number
   readonly memoryMs: number
+  readonly stormMs: number
+  readonly layoutMs: number
   /** The length of a slice over HTTP, in requests. */
   readonly httpRequests: number
+  /** How many clients with one request each: so many where that is fast enough, else the other. */
+  readonly clients: { readonly most: number; readonly least: number }
 }
 
-export const full: Pace = { rounds: 9, warmUps: 1, redisMs: 350, aloneMs: 200, memoryMs: 150, httpRequests: 3000 }
+export const full: Pace = {
+  rounds: 9,
+  warmUps: 8,
+  redisMs: 250,
+  aloneMs: 120,
+  memoryMs: 120,
+  stormMs: 150,
+  layoutMs: 100,
+  httpRequests: 2500,
+  clients: { most: 1_000_000, least: 200_000 },
+}
 
 /** Shows that it runs. The numbers say little. */
-export const quick: Pace = { rounds: 2, warmUps: 1, redisMs: 40, aloneMs: 20, memoryMs: 20, httpRequests: 320 }
+export const quick: Pace = {
+  rounds: 2,
+  warmUps: 1,
+  redisMs: 20,
+  aloneMs: 20,
+  memoryMs: 10,
+  stormMs: 20,
+  layoutMs: 10,
+  httpRequests: 160,
+  clients: { most: 2000, least: 2000 },
+}
 
 /**
  * Measures contenders in short slices that take turns, so that all of them meet what else the machine does. Each round
@@ -24,7 +48,7 @@ export const quick: Pace = { rounds: 2, warmUps: 1, redisMs: 40, aloneMs: 20, me
  */
 export async function inTurns<T, Sample>(
   contenders: readonly T[],
-  { rounds, warmUps }: Pace,
+  { rounds, warmUps }: Pick<Pace, 'rounds' | 'warmUps'>,
   measure: (contender: T) => Promise<Sample>,
 ): Promise<Sample[][]> {
   const samples: Sample[][] = contenders.map(() => [])

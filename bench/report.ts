@@ -1,48 +1,63 @@
-import type { DecisionSample, Measured } from './decisions.ts'
 import { baseline } from './dimensions.ts'
-import { bareApp, type HttpSample } from './http.ts'
+import { addedUs, bareApp, type HttpSample } from './http.ts'
+import { ours } from './libraries/libraries.ts'
+import type { DecisionSample, Measured } from './slice.ts'
 import { ratio, spread, type Spread } from './statistics.ts'
+import { grouped, table, type Column } from './table.ts'
 
-/** A row of a table, with the two that it is set against: of the same number of limits, and measured in the same rounds. */
+/** A row of a table, with ours that it is set against: of the same number of limits, and measured in the same rounds. */
 interface Row<Sample> extends Measured<Sample> {
   readonly ours: readonly Sample[]
-  readonly bare: readonly Sample[] | undefined
 }
 
-interface Column<Sample> {
-  readonly title: string
-  readonly cell: (row: Row<Sample>) => string
+const limits: Column<Row<object>> = { title: 'limits', cell: (row) => String(row.limits) }
+const name: Column<Row<object>> = { title: '', words: true, cell: (row) => row.name }
+
+const perSecond: Column<Row<DecisionSample>> = {
+  title: 'decisions/s',
+  cell: ({ samples }) => grouped(median(samples, 'perSecond')),
 }
-
-const ours = 'rampmeter'
-
-const limits: Column<object> = { title: 'limits', cell: (row) => String(row.limits) }
-const name: Column<object> = { title: '', cell: (row) => row.name }
 
 /** Decisions on Redis. The ratios are ours to the row's. */
 export function redisTable(measured: readonly Measured<DecisionSample>[]): string {
-  return table<DecisionSample>(measured, [
+  return table(besideOurs(measured), [
     limits,
     name,
-    { title: 'decisions/s', cell: ({ samples }) => grouped(median(samples, 'perSecond')) },
-    { title: 'p50 µs', cell: ({ samples }) => median(samples, 'p50Us').toFixed(0) },
-    { title: 'Node µs', cell: ({ samples }) => median(samples, 'nodeUs').toFixed(1) },
-    { title: 'Redis µs', cell: ({ samples }) => median(samples, 'redisUs').toFixed(1) },
-    { title: 'calls', cell: ({ samples }) => median(samples, 'calls').toFixed(2) },
-    { title: 'in scripts', cell: ({ samples }) => median(samples, 'inside').toFixed(1) },
+    perSecond,
+    number('p50 µs', 'p50Us', 0),
+    number('Node µs', 'nodeUs', 1),
+    number('Redis µs', 'redisUs', 1),
+    number('calls', 'calls', 2),
+    number('in scripts', 'inside', 1),
     toTheirs('decisions/s', 'perSecond'),
     toTheirs('Node', 'nodeUs'),
     toTheirs('Redis', 'redisUs'),
   ])
 }
 
+/** Refusals of one client that keeps asking. */
+export function stormTable(measured: readonly Measured<DecisionSample>[]): string {
+  return table(besideOurs(measured), [
+    name,
+    perSecond,
+    number('Node µs', 'nodeUs', 2),
+    number('Redis µs', 'redisUs', 2),
+    {
+      title: 'calls per 1000',
+      cell: ({ samples }) => (median(samples, 'calls') * 1000).toFixed(2),
+    },
+    toTheirs('decisions/s', 'perSecond'),
+    toTheirs('Node', 'nodeUs'),
+  ])
+}
+
 /** Decisions in memory. */
 export function memoryTable(measured: readonly Measured<DecisionSample>[]): string {
-  return table<DecisionSample>(measured, [
+  return table(besideOurs(measured), [
     limits,
     name,
-    { title: 'decisions/s', cell: ({ samples }) => grouped(median(samples, 'perSecond')) },
-    { title: 'Node µs', cell: ({ samples }) => median(samples, 'nodeUs').toFixed(2) },
+    perSecond,
+    number('Node µs', 'nodeUs', 2),
     toTheirs('decisions/s', 'perSecond'),
     toTheirs('Node', 'nodeUs'),
   ])
@@ -51,22 +66,20 @@ export function memoryTable(measured: readonly Measured<DecisionSample>[]): stri
 /** What each dimension costs, to one token bucket. */
 export function dimensionTable(measured: readonly Measured<DecisionSample>[]): string {
   const one = measured.find(({ name }) => name === baseline)!.samples
-  const toOne = (what: string, field: 'nodeUs' | 'redisUs'): Column<DecisionSample> => ({
+  const toOne = (what: string, field: 'nodeUs' | 'redisUs'): Column<Row<DecisionSample>> => ({
     title: `${what} : ${baseline}`,
-    cell: ({ samples, name }) => {
-      const compared = ratio(
-        samples.map((sample) => sample[field]),
-        one.map((sample) => sample[field]),
-      )
+    cell({ samples, name }) {
+      const compared = ratio(numbers(samples, field), numbers(one, field))
       return name === baseline || Number.isNaN(compared.median) ? '' : times(compared)
     },
   })
-  return table<DecisionSample>(measured, [
+  const rows = measured.map((row) => ({ ...row, ours: one }))
+  return table<Row<DecisionSample>>(rows, [
     limits,
     name,
-    { title: 'Node µs', cell: ({ samples }) => median(samples, 'nodeUs').toFixed(1) },
-    { title: 'Redis µs', cell: ({ samples }) => median(samples, 'redisUs').toFixed(1) },
-    { title: 'calls', cell: ({ samples }) => median(samples, 'calls').toFixed(2) },
+    number('Node µs', 'nodeUs', 1),
+    number('Redis µs', 'redisUs', 1),
+    number('calls', 'calls', 2),
     toOne('Node', 'nodeUs'),
     toOne('Redis', 'redisUs'),
   ])
@@ -74,81 +87,68 @@ export function dimensionTable(measured: readonly Measured<DecisionSample>[]): s
 
 /** Requests over HTTP: what each limiter adds to the bare app, and ours to theirs. */
 export function httpTable(measured: readonly Measured<HttpSample>[]): string {
-  return table<HttpSample>(measured, [
+  const bare = measured.find(({ name }) => name === bareApp)!.samples
+  return table<Row<HttpSample>>(besideOurs(measured), [
     limits,
     name,
     { title: 'requests/s', cell: ({ samples }) => grouped(median(samples, 'perSecond')) },
-    { title: 'server µs', cell: ({ samples }) => median(samples, 'serverUs').toFixed(0) },
-    { title: 'added µs', cell: ({ samples, bare }) => between(spread(addedUs(samples, bare!)), 0) },
-    { title: 'Redis µs', cell: ({ samples }) => median(samples, 'redisUs').toFixed(1) },
-    { title: 'calls', cell: ({ samples }) => median(samples, 'calls').toFixed(2) },
-    { title: 'p50 ms', cell: ({ samples }) => median(samples, 'p50Ms').toFixed(2) },
-    { title: 'p99 ms', cell: ({ samples }) => median(samples, 'p99Ms').toFixed(2) },
+    number('server µs', 'serverUs', 0),
+    {
+      title: 'added µs',
+      cell: (row) => (row.name === bareApp ? '' : between(spread(addedUs(row.samples, bare)), 1)),
+    },
+    number('Redis µs', 'redisUs', 1),
+    number('calls', 'calls', 2),
+    number('p50 ms', 'p50Ms', 2),
+    number('p99 ms', 'p99Ms', 2),
     {
       title: 'ours : added',
-      cell: (row) =>
-        row.name === bareApp ? '' : times(ratio(addedUs(row.ours, row.bare!), addedUs(row.samples, row.bare!))),
+      cell: (row) => (isAlone(row) ? '' : times(ratio(addedUs(row.ours, bare), addedUs(row.samples, bare)))),
     },
     toTheirs('requests/s', 'perSecond'),
   ])
 }
 
-/** The processor time that a limiter adds to a request, by round. */
-function addedUs(samples: readonly HttpSample[], bare: readonly HttpSample[]): number[] {
-  return samples.map(({ serverUs }, round) => serverUs - bare[round]!.serverUs)
+function besideOurs<Sample>(measured: readonly Measured<Sample>[]): Row<Sample>[] {
+  return measured.map((one) => {
+    const own = measured.find(({ name, limits }) => name === ours && limits === one.limits)
+    return { ...one, ours: own?.samples ?? [] }
+  })
 }
 
-function toTheirs<Field extends string>(what: string, field: Field): Column<Record<Field, number>> {
+/** Ours, set against itself, says nothing. */
+function isAlone({ name, ours: own }: Row<unknown>): boolean {
+  return name === ours || own.length === 0
+}
+
+function number<Field extends string>(
+  title: string,
+  field: Field,
+  digits: number,
+): Column<Row<Readonly<Record<Field, number>>>> {
+  return { title, cell: ({ samples }) => median(samples, field).toFixed(digits) }
+}
+
+function toTheirs<Field extends string>(what: string, field: Field): Column<Row<Readonly<Record<Field, number>>>> {
   return {
     title: `ours : ${what}`,
-    cell: (row) =>
-      times(
-        ratio(
-          row.ours.map((sample) => sample[field]),
-          row.samples.map((sample) => sample[field]),
-        ),
-      ),
+    cell: (row) => (isAlone(row) ? '' : times(ratio(numbers(row.ours, field), numbers(row.samples, field)))),
   }
 }
 
-function median<Field extends string>(samples: readonly Record<Field, number>[], field: Field): number {
-  return spread(samples.map((sample) => sample[field])).median
+function numbers<Field extends string>(samples: readonly Readonly<Record<Field, number>>[], field: Field): number[] {
+  return samples.map((sample) => sample[field])
 }
 
-/** A whole number with its thousands apart. */
-function grouped(value: number): string {
-  return Math.round(value)
-    .toString()
-    .replace(/\B(?=(?:\d{3})+$)/g, ' ')
+function median<Field extends string>(samples: readonly Readonly<Record<Field, number>>[], field: Field): number {
+  return spread(numbers(samples, field)).median
 }
 
 function between({ median, low, high }: Spread, digits: number): string {
   return `${median.toFixed(digits)} (${low.toFixed(digits)} to ${high.toFixed(digits)})`
 }
 
+/** A ratio; empty where there is nothing to divide by, as of Redis where none is asked. */
 function times({ median, low, high }: Spread): string {
-  return `**${median.toFixed(2)}** (${low.toFixed(2)} to ${high.toFixed(2)})`
-}
-
-/** A Markdown table that also reads well as it is: columns as wide as what is in them, all but the name to the right. */
-function table<Sample extends object>(
-  measured: readonly Measured<Sample>[],
-  columns: readonly Column<Sample>[],
-): string {
-  const samplesOf = (limits: number, name: string): readonly Sample[] | undefined =>
-    measured.find((one) => one.limits === limits && one.name === name)?.samples
-  const cells = measured.map((one) => {
-    const row = { ...one, ours: samplesOf(one.limits, ours)!, bare: samplesOf(one.limits, bareApp) }
-    // Ours, set against itself, says nothing.
-    return columns.map(({ title, cell }) => (one.name === ours && title.startsWith('ours : ') ? '' : cell(row)))
-  })
-  const widths = columns.map(({ title }, column) =>
-    Math.max(title.length, 3, ...cells.map((row) => row[column]!.length)),
-  )
-  const line = (row: readonly string[]): string =>
-    `| ${row.map((text, column) => (columns[column] === name ? text.padEnd(widths[column]!) : text.padStart(widths[column]!))).join(' | ')} |`
-  const rule = widths.map((width, column) =>
-    columns[column] === name ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`,
-  )
-  return [line(columns.map(({ title }) => title)), line(rule), ...cells.map(line)].join('\n')
+  return Number.isFinite(median) ? `**${median.toFixed(2)}** (${low.toFixed(2)} to ${high.toFixed(2)})` : ''
 }

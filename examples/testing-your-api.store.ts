@@ -21,6 +21,8 @@ export function timed(inner: Store, onCall: (call: 'decide' | 'settle', ms: numb
         decide: (request) => time('decide', () => handle.decide(request)),
         settle: (corrections) => time('settle', () => handle.settle(corrections)),
         reset: (partition, logs) => handle.reset(partition, logs),
+        // Where processes share what `adaptive` needs; a store may have none.
+        ...(handle.post && { post: handle.post.bind(handle) }),
         ready: () => handle.ready(),
         close: () => handle.close(),
       }

@@ -1,12 +1,12 @@
 -- Corrects charges that were made, whether there is room or not: down gives back, up may leave a debt. Releases and renews leases.
 --
 -- KEYS   the keys its plan counts on: partitions, and what logs, leases and targets have of their own.
--- ARGV   a JSON array: how many entries, then twelve each, as in decide.lua: key, own key (or 0), kind, state id, window, quota,
+-- ARGV   a JSON array: how many entries, then twelve each, as in decide.lua: key (or 0), own key (or 0), kind, state id, window, quota,
 --        capacity, by how much (negative gives back), extra, when it was charged, which members were new, and
 --        0 to correct, 1 to release, 2 to renew.
 -- RETURNS how many entries were corrected, an integer.
 -- COMMANDS TIME GET SET UNLINK LINDEX LRANGE LSET RPUSH LREM LTRIM PEXPIRE ZADD ZREM ZCOUNT ZMSCORE ZRANGE ZRANGEBYSCORE
---          ZREMRANGEBYSCORE
+--          ZREMRANGEBYSCORE EXISTS HMGET HSET XADD XLEN XRANGE XREVRANGE XTRIM
 
 --- include lib/partition.lua
 --- include lib/token-bucket.lua
@@ -18,6 +18,8 @@
 --- include lib/failures.lua
 --- include lib/unique-targets.lua
 --- include lib/pool-demand.lua
+--- include lib/single-use.lua
+--- include lib/credits.lua
 
 local RELEASE, RENEW = 1, 2
 
@@ -29,7 +31,7 @@ for index = 1, plan[1] do
   local entry = read_entry(plan, index * 12 - 10, 0, true, true)
   local partition = partitions[entry.key]
   if not partition then
-    partition = load_partition(entry.key)
+    partition = load_partition(entry.key, nil, entry.apart)
     partitions[entry.key] = partition
   end
   local record = open_record(partition, entry, now)

@@ -56,10 +56,17 @@ export async function findRedis() {
 }
 
 /**
- * The path of a server program, if there is one.
+ * The path of a server program, if there is one: that which `RAMPMETER_REDIS_SERVER` names, if it is set.
  */
 export function findServer() {
-  return which('redis-server') ?? which('valkey-server')
+  return process.env['RAMPMETER_REDIS_SERVER'] || (which('redis-server') ?? which('valkey-server'))
+}
+
+/**
+ * The path of a Valkey, if there is one beside the Redis: that which `RAMPMETER_VALKEY_SERVER` names, if it is set.
+ */
+export function findValkey() {
+  return process.env['RAMPMETER_VALKEY_SERVER'] || which('valkey-server')
 }
 
 /**
@@ -151,7 +158,7 @@ async function startContainer() {
  * @param {string} name
  * @returns {Promise<string[]>}
  */
-async function aptInstall(name) {
+export async function aptInstall(name) {
   if (which('apt-get') === undefined) return ['no apt-get']
   /** @type {string[]} */
   const prefix = []

@@ -8,7 +8,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { build } from './build.mjs'
 import { embedLua } from './embed-lua.mjs'
-import { findFaketime, findRedis, findServer } from './find-redis.mjs'
+import { findFaketime, findRedis, findServer, findValkey } from './find-redis.mjs'
 import { install, isInstalled } from './install.mjs'
 import { bin, exec, root } from './process.mjs'
 
@@ -54,6 +54,7 @@ await step('find a Redis', async () => {
   return { ok: true, output: '' }
 })
 const server = findServer()
+const valkey = findValkey()
 if (redis === undefined) steps.push({ name: 'vitest', result: 'FAILED: no Redis', seconds: 0 })
 else {
   /** @type {NodeJS.ProcessEnv} */
@@ -62,6 +63,12 @@ else {
   if (faketime !== undefined && 'path' in faketime) env['RAMPMETER_FAKETIME'] = faketime.path
   const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs')
   await step('vitest', () => tool(exec(process.execPath, [vitest, 'run', ...vitestArgs], { env, show: true })))
+  if (!quick && valkey !== undefined) {
+    const onValkey = { ...env, RAMPMETER_FAULTS_SERVER: valkey }
+    await step('faults on Valkey', () =>
+      tool(exec(process.execPath, [vitest, 'run', 'test/faults'], { env: onValkey, show: true })),
+    )
+  }
   await redis.stop()
 }
 
@@ -113,8 +120,9 @@ function grounds() {
     ['Node', `${process.version} (${process.platform} ${process.arch})`],
     ['Redis', redis === undefined ? 'none' : `${redis.version}: ${redis.how}`],
     ['', clock],
+    ['Valkey', valkey ?? 'none on the PATH: nothing ran on it'],
     ['Express', ['express', 'express4'].map(version).join(' and ')],
-    ['ioredis', version('ioredis')],
+    ['ioredis', version(process.env['RAMPMETER_IOREDIS'] || 'ioredis')],
   ]
   return lines
     .filter(([, text]) => text !== '')

@@ -1,6 +1,7 @@
 import type { Client } from './client.ts'
 import type { Ruling } from './decide.ts'
 import type { Decision, LimitStatus, RefusalReason } from './decision.ts'
+import type { Payment } from './payment.ts'
 import type { PricedPolicy } from './price.ts'
 import type { AppliedPolicy } from './respond/answer.ts'
 import { nothingAtAll, type ActualCost } from './settlement.ts'
@@ -14,8 +15,16 @@ export interface AdmissionFacts {
   readonly limits: readonly LimitStatus[]
   /** The reason that stands whatever the limits say: a credential was wrong, or could not be checked. */
   readonly reason?: RefusalReason | undefined
+  /** What refused, where no policy did. */
+  readonly violated?: readonly string[] | undefined
   /** When to come back, where the limits do not tell. */
   readonly retryAfterMs?: number | null | undefined
+  /** What reserves the time that is told. */
+  readonly ticket?: string | undefined
+  /** What the client's conduct comes to. */
+  readonly abuse?: Decision['abuse'] | undefined
+  /** What it pays. */
+  readonly payment?: Payment | undefined
   /** Takes a total that the app settles, or that all is to be given back. */
   readonly settle: (total: ActualCost | typeof nothingAtAll) => void
   /** Gives back the slots that the request holds. */
@@ -30,21 +39,44 @@ export class Admission implements Decision {
   readonly limits: readonly LimitStatus[]
   readonly violated: readonly string[]
   readonly retryAfterMs: number | null
+  readonly retryEstimated: boolean
   declare readonly reason?: RefusalReason
+  declare readonly ticket?: string
   readonly degraded: boolean
+  declare readonly abuse?: NonNullable<Decision['abuse']>
+  declare readonly payment?: Payment
   readonly #settle: AdmissionFacts['settle']
   readonly #release: () => void
 
-  constructor({ client, enforced, ruling, limits, reason, retryAfterMs, settle, release }: AdmissionFacts) {
+  constructor(facts: AdmissionFacts) {
+    const {
+      client,
+      enforced,
+      ruling,
+      limits,
+      reason,
+      violated,
+      retryAfterMs,
+      ticket,
+      abuse,
+      payment,
+      settle,
+      release,
+    } = facts
     this.admitted = ruling.admitted && reason === undefined
     this.enforced = enforced
     this.client = client
     this.limits = limits
-    this.violated = ruling.violated
+    this.violated = violated ?? ruling.violated
     this.retryAfterMs = retryAfterMs === undefined ? inMs(ruling.retryAfterUs) : retryAfterMs
     const why = reason ?? (ruling.admitted ? undefined : reasonOf(ruling))
     if (why !== undefined) this.reason = why
+    // Also where only a cut refused: the place is reserved, so somebody has to be able to come for it.
+    if (reason === undefined && why !== undefined && ticket !== undefined) this.ticket = ticket
+    this.retryEstimated = !this.admitted && this.retryAfterMs !== null && isEstimated(why, ruling, violated)
     this.degraded = ruling.degraded
+    if (abuse !== undefined) this.abuse = abuse
+    if (payment !== undefined) this.payment = payment
     this.#settle = settle
     this.#release = release
   }
@@ -62,7 +94,19 @@ export class Admission implements Decision {
   }
 }
 
-function reasonOf({ degraded, retryAfterUs }: Ruling): RefusalReason {
+/** Whether the wait is a guess. When an address may show credentials again is known, and when a step of a ladder is left. */
+function isEstimated(
+  reason: RefusalReason | undefined,
+  { estimated }: Ruling,
+  violated: readonly string[] | undefined,
+): boolean {
+  if (reason === 'abuse' && violated !== undefined) return false
+  return reason === 'verification' || reason === 'payment' ? violated === undefined : estimated
+}
+
+function reasonOf({ degraded, retryAfterUs, byCapacity, cut }: Ruling): RefusalReason {
+  if (cut !== undefined && retryAfterUs !== null) return 'abuse'
+  if (byCapacity === true) return 'capacity'
   if (retryAfterUs === null) return 'never'
   return degraded ? 'store' : 'quota'
 }
@@ -79,7 +123,9 @@ export function limitsOf(priced: readonly PricedPolicy[], ruling: Ruling): (Limi
   return outcomes.map((outcome, index) => {
     const { policy, charge, pooled } = priced[index]!
     const role = pooled?.role ?? 'whole'
-    if (outcome.verdict === 'inactive' || role === 'own' || role === 'demand') return undefined
+    // First minutes lift nothing of a client that is throttled, so it is told nothing of them.
+    const isLost = ruling.cut !== undefined && policy.kind === 'first-minutes'
+    if (isLost || outcome.verdict === 'inactive' || role === 'own' || role === 'demand') return undefined
     const { verdict, remaining, waitUs, resetUs } = role === 'common' ? ofPool(outcomes, index) : outcome
     const free = policy.kind === 'first-minutes' ? !lifted : admitted && verdict !== 'fits'
     const isShared = role === 'common'
@@ -99,9 +145,14 @@ export function limitsOf(priced: readonly PricedPolicy[], ruling: Ruling): (Limi
           ? quota
           : isShared
             ? sharedCapacity(own, charge.capacity, waitUs === null)
-            : charge.capacity,
+            : heldAtMost(charge),
     }
   })
+}
+
+/** What a policy holds; told of a cost that it never holds, what it does when no cut is in force. */
+function heldAtMost({ base, capacity, cost }: PricedPolicy['charge']): number {
+  return base !== undefined && cost > base.capacity ? base.capacity : capacity
 }
 
 /** What a tier can use of a pool at once; by one request, which is charged to one of the parts, if that is what is asked. */
@@ -122,16 +173,22 @@ function ofPool(outcomes: readonly ChargeOutcome[], index: number): ChargeOutcom
   }
 }
 
+/** Of what {@link limitsOf} tells, all that is told. */
+export function withoutGaps(limits: readonly (LimitStatus | undefined)[]): readonly LimitStatus[] {
+  const hasGap = limits.includes(undefined)
+  return (hasGap ? limits.filter((limit) => limit !== undefined) : limits) as readonly LimitStatus[]
+}
+
 /** What the header fields and a refusal's body tell of: what {@link limitsOf} tells, less the policies that refuse nothing. */
 export function toldOf(
   priced: readonly PricedPolicy[],
   { outcomes, admitted }: Ruling,
   limits: ReturnType<typeof limitsOf>,
 ): AppliedPolicy[] {
-  return priced.flatMap(({ policy, charge, ofRoute }, index) => {
+  return priced.flatMap(({ policy, charge, ofRoute, pooled }, index) => {
     const status = limits[index]
     if (status === undefined || charge.shadow) return []
     const lifted = admitted && outcomes[index]!.verdict === 'lifted'
-    return [{ policy, status, partition: charge.partition, ofRoute, lifted }]
+    return [{ policy, status, partition: charge.partition, ofRoute, ofPool: pooled !== undefined, lifted }]
   })
 }

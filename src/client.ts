@@ -54,4 +54,8 @@ export interface IdentifiedClient extends Omit<Client, 'tier'> {
   readonly namedTier: string | null
   /** Proved to hold a key, not merely a secret that can be copied. */
   readonly provesKey: boolean
+  /** Of that key, where the verifier told it. */
+  readonly thumbprint?: string | undefined
+  /** What its credential may be used for. */
+  readonly scopes: readonly string[]
 }

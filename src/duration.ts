@@ -18,10 +18,20 @@ export function parseDuration(value: unknown, what: string): number {
   if (typeof read !== 'number' || !Number.isInteger(read) || read < 1 || read > longestMs) {
     throw new RampmeterError(
       'RAMPMETER_INVALID_DURATION',
-      `${what} is ${typeof value === 'string' ? JSON.stringify(value) : String(value)}; write whole milliseconds or a text such as "250ms", "10s", "1m", "1h" or "1d", from 1 ms to 366 days`,
+      `${what} is ${typeof value === 'string' ? JSON.stringify(value) : String(value)}; write whole milliseconds or a text such as "250ms", "10s", "1m", "1h" or "1d", from 1 ms to 366 days${hintFor(value)}`,
     )
   }
   return read
+}
+
+/** What is meant by units that durations do not have. */
+function hintFor(value: unknown): string {
+  if (typeof value !== 'string') return ''
+  if (/^\d*\s*w(eeks?)?$/i.test(value)) return '; a week is "7d"'
+  if (/^\d*\s*mo(nths?)?$/i.test(value)) {
+    return "; calendar months are a window of fixedWindow: { window: 'month', align: 'utc' }"
+  }
+  return ''
 }
 
 /** Writes milliseconds the short way people write windows: `60000` is `1m`, `90000` is `90s`. */

@@ -1,5 +1,5 @@
 import { createHash, createHmac } from 'node:crypto'
-import { LRUCache } from 'lru-cache'
+import { Recent } from './recent.ts'
 
 /** What partitions are called outside this process: in the store, and in the `pk` of the RateLimit fields. */
 export interface Names {
@@ -9,7 +9,10 @@ export interface Names {
   readonly pk: ((partition: string) => Uint8Array) | undefined
 }
 
-/** Names are asked for on every request, and a client sends many. */
+/**
+ * Names are asked for on every request, and a client sends many. The oldest is forgotten first, however often it was asked for:
+ * to note the use of a name costs more than to make one anew now and then.
+ */
 const rememberedNames = 20_000
 
 /**
@@ -17,7 +20,7 @@ const rememberedNames = 20_000
  */
 export function createNames(secrets: readonly string[]): Names {
   const secret = secrets.at(-1)
-  const remembered = new LRUCache<string, string>({ max: rememberedNames })
+  const remembered = new Recent<string, string>({ max: rememberedNames })
   const digest = (use: string, partition: string): Buffer =>
     secret === undefined
       ? createHash('sha256').update(partition, 'utf16le').digest()
@@ -25,7 +28,7 @@ export function createNames(secrets: readonly string[]): Names {
 
   return {
     nameOf(partition) {
-      let name = remembered.get(partition)
+      let name = remembered.peek(partition)
       if (name === undefined) {
         name = digest('name', partition).subarray(0, 16).toString('base64url')
         remembered.set(partition, name)

@@ -1,16 +1,26 @@
 import type { Request } from 'express'
 import * as z from 'zod'
+import { isAdaptive, type Adaptive } from './adaptive/adaptive.ts'
+import { abuseOption, ladderOption, type AbuseOptions, type AbuseSettings } from './abuse/options.ts'
 import type { Client } from './client.ts'
 import { parseDuration, type Duration } from './duration.ts'
 import { RampmeterError } from './errors.ts'
 import type { Verifier } from './identify/verifier.ts'
+import {
+  checkPrice,
+  readPayments,
+  type PaymentSettings,
+  type PaymentsOptions,
+  type RoutePrice,
+} from './payments/options.ts'
 import { firstMinutes } from './policies/first-minutes.ts'
 import type { Cost, OnStoreError, Policy } from './policy.ts'
 import { readOptions } from './read-options.ts'
 import { clashOf, type HeaderFamily } from './respond/fields.ts'
 import type { RefusalHandler } from './respond/refuse.ts'
+import type { Ladder } from './standing.ts'
 import type { Store } from './stores/store.ts'
-import type { InitialBurst, PoolOptions, PresetTier, TierOptions } from './tier.ts'
+import type { InitialBurst, PoolOptions, PresetTier, TierAdaptivity, TierOptions } from './tier.ts'
 
 /** What a route does differently: for `limiter.route(…)`, and as a value of the `routes` table. */
 export interface RouteOptions<Tier extends string = string> {
@@ -18,6 +28,11 @@ export interface RouteOptions<Tier extends string = string> {
   name?: string
   /** What a request costs, for every policy that has no cost of its own. Default 1. In `routes` it is also given the path's parameters. */
   cost?: RouteCost
+  /**
+   * What a request costs in credits, or what says so: `{ credits: 5 }`, or as a deposit `{ credits: 50, hold: '15m' }`. Needs
+   * `payments` of the limiter. Default: nothing.
+   */
+  price?: RoutePrice
   /**
    * Limits of the route's own, on top of the tier's. Either one list for everybody, or one for each tier that has its own,
    * with `default` for the others.
@@ -30,13 +45,31 @@ export interface RouteOptions<Tier extends string = string> {
    * taken out before the response leaves.
    */
   costHeader?: string
-  /** What a request touches, for `uniqueTargets` that do not say themselves: one text, or up to 32. Default: the path. */
+  /** What a request touches, for `uniqueTargets` that do not say themselves and for `abuse`: one text, or up to 32. Default: the path. */
   target?: RouteTarget
+  /**
+   * Only whoever proved to hold a key (DPoP, mTLS, a signature, an attestation) is let in; others are answered 401, with the
+   * challenge that says how. Default: what the tier says.
+   */
+  requirePoP?: boolean
+  /** Scopes that the client's token must all have; otherwise 403 `insufficient_scope`. Default none. */
+  scopes?: readonly string[]
   /**
    * An action that must not be guessed at or flooded: its `policies` are lifted by no tier and no first minutes, its
    * `failures` reserve, and without a store it is closed. Default false.
    */
   highRisk?: boolean
+  /** Served last to go where the limiter is `adaptive`: no cut of the tier's quotas counts here. Default false. */
+  critical?: boolean
+  /**
+   * Whether its answers say how the app is, where the limiter is `adaptive`. False for what waits on purpose, such as long polls:
+   * neither their time and errors count, nor that they are in flight. Their quotas stay. Default true.
+   */
+  health?: boolean
+  /** What is done at which score here. Default: what the tier says, then `abuse`. */
+  ladder?: Ladder
+  /** Only clients that people have approved are let in: `limiter.review.approve(clientId, { scope, by })`. The route's `name` is the scope. Default false. */
+  requireApproval?: boolean
 }
 
 /** What a request touches; with the parameters of the matched path for an entry of `routes`. */
@@ -73,14 +106,18 @@ export interface LimiterOptions<Tier extends string = PresetTier, Pool extends s
   pools?: Record<Pool, PoolOptions>
   /** What single routes do differently: `'POST /search/:id'` or `'/search/:id'`, paths as in Express 5. The first that matches counts. */
   routes?: Record<string, RouteOptions<NoInfer<Tier>>>
+  /** Lets quotas follow the load, and limits what is in flight: `adaptive()`. Default, and `false`: they stay as they are. */
+  adaptive?: Adaptive | false | null
   /** Which header families to send. Default `['draft-11', 'draft-6']`. */
   headers?: readonly HeaderFamily[]
   /** Adds the limiter's fields to `Access-Control-Expose-Headers`, so that a browser's scripts can read them. Default false. */
   exposeHeaders?: boolean
   /** Where the limits are explained; in the refusal's body, for tiers that have none of their own. */
   docsUrl?: string
-  /** Where a better tier can be had; in the refusal's body, for tiers that have none of their own. */
+  /** Where a better tier can be had; in the refusal's body, for tiers that have none of their own, and that are not the best already. */
   upgradeUrl?: string
+  /** Watches what clients do, and answers in proportion; `{}` means all presets. Default: nothing is watched. */
+  abuse?: AbuseOptions
   /** Where the decision is put on the request. Default `rateLimit`. */
   property?: string
   /**
@@ -88,7 +125,7 @@ export interface LimiterOptions<Tier extends string = PresetTier, Pool extends s
    * of the quota, `open` admits, `closed` refuses with 503.
    */
   onStoreError?: OnStoreError
-  /** How many processes share the store, for the local share. Default 1. */
+  /** How many processes share the store, for the local share. Default: as many as were last seen in it, else 1. */
   processes?: number
   /** The longest a request waits for the store. Default 50 ms. */
   deadline?: Duration
@@ -102,25 +139,53 @@ export interface LimiterOptions<Tier extends string = PresetTier, Pool extends s
   handler?: RefusalHandler
   /** The address a request comes from. Default Express's `req.ip`, which obeys its `trust proxy`. */
   trustedAddress?: (req: Request) => string | undefined
+  /**
+   * How many wrong credentials an address may show within a window before no further unknown credential of it is looked at.
+   * Default 20 a minute.
+   */
+  verification?: { failures: { quota: number; window: Duration } }
   /** The prefix length that counts as one IPv6 client. Default 64. */
   ipv6Subnet?: number
+  /** How routes with a `price` are paid. Default: no route has one. */
+  payments?: PaymentsOptions
   /**
    * Makes the names of counters in the store, and the `pk` that tells partitions apart on the wire, unguessable: at least 16
    * characters, the same in all processes. As a list, the newest first; names are made with the last, so that adding one in
    * front forgets nothing. Without it names are hashed without a key, and no `pk` is sent.
    */
   keySecret?: string | readonly [string, ...string[]]
+  /**
+   * Reserves slots for those who are refused: a refusal carries a ticket, and whoever returns it when it was told is admitted,
+   * whatever else came meanwhile. Default `false`; `true` means `{ share: 0.25, horizon: '60s' }`. On a shared store it needs a
+   * `keySecret`. All limiters that share counters should have the same.
+   */
+  tickets?: boolean | TicketOptions
+}
+
+/** How much is reserved for tickets, and for how long. */
+export interface TicketOptions {
+  /** The share of a policy's quota that may be reserved at a time, from 0.01 to 1. Default 0.25. */
+  share?: number
+  /** How far ahead a slot may be, from 1 s to an hour. Default `60s`. */
+  horizon?: Duration
 }
 
 /** A route as the limiter works with it. */
 export interface Route {
   readonly name: string | undefined
   readonly cost: RouteCost
+  readonly price: RoutePrice | undefined
   readonly policies: Readonly<Record<string, readonly Policy[]>>
   readonly replace: boolean
   readonly costHeader: string | undefined
   readonly target: RouteTarget | undefined
   readonly highRisk: boolean
+  readonly critical: boolean
+  readonly health: boolean
+  readonly requirePoP: boolean
+  readonly scopes: readonly string[]
+  readonly ladder: Ladder | undefined
+  readonly requireApproval: boolean
 }
 
 /** A tier as the limiter works with it. */
@@ -129,6 +194,9 @@ export interface Tier {
   readonly initialBurst: InitialBurst | undefined
   readonly pool: string | undefined
   readonly priority: number
+  readonly adaptive: Required<TierAdaptivity>
+  readonly requirePoP: boolean
+  readonly ladder: Ladder | undefined
   readonly docsUrl: string | undefined
   readonly upgradeUrl: string | undefined
 }
@@ -147,13 +215,15 @@ export interface Settings {
   readonly tiers: Readonly<Record<string, Tier>>
   readonly pools: Readonly<Record<string, Pool>>
   readonly routes: Readonly<Record<string, Route>>
+  readonly adaptive: Adaptive | undefined
   readonly headers: readonly HeaderFamily[]
   readonly exposeHeaders: boolean
   readonly docsUrl: string | undefined
   readonly upgradeUrl: string | undefined
+  readonly abuse: AbuseSettings | undefined
   readonly property: string
   readonly onStoreError: OnStoreError
-  readonly processes: number
+  readonly processes?: number | undefined
   readonly deadlineMs: number
   readonly mode: 'enforce' | 'shadow'
   readonly enforcePercent: number
@@ -161,8 +231,11 @@ export interface Settings {
   readonly handler: LimiterOptions['handler']
   readonly trustedAddress: LimiterOptions['trustedAddress']
   readonly ipv6Subnet: number
+  readonly payments: PaymentSettings | undefined
+  readonly verification: { readonly failures: { readonly quota: number; readonly windowMs: number } }
   /** The newest first. Empty: names are hashed without a key. */
   readonly keySecrets: readonly string[]
+  readonly tickets: { readonly share: number; readonly horizonMs: number } | undefined
 }
 
 /** The tier of a limiter that was given `policies`. */
@@ -173,7 +246,7 @@ const aFunction = <T>(): z.ZodType<T> => z.custom<T>((value) => typeof value ===
 const policies = z.array(
   z.custom<Policy>(
     (value) => typeof value === 'object' && value !== null && 'stateId' in value,
-    'a policy, made by tokenBucket(…), slidingWindow(…), slidingLog(…) or fixedWindow(…)',
+    'a policy, made by tokenBucket(…), slidingWindow(…), concurrency(…) or another builder of rampmeter',
   ),
 )
 
@@ -181,11 +254,22 @@ const url = z.url({ protocol: /^https?$/, error: 'an http(s) URL' })
 
 const tierName = /^[\w.-]{1,64}$/
 
+const tierAdaptivity = z.strictObject({
+  floor: z.number().min(0).max(1).default(0),
+  ceiling: z.number().min(1).max(10).default(10),
+  weight: z.number().min(0).max(10).default(1),
+})
+
+const asItGoes: Required<TierAdaptivity> = { floor: 0, ceiling: 10, weight: 1 }
+
 const tierSchema: z.ZodType<TierOptions<string>> = z.strictObject({
   policies,
   initialBurst: z.custom<InitialBurst>((value) => typeof value === 'object' && value !== null, 'an object').optional(),
   pool: z.string().optional(),
   priority: z.int().min(0).max(1000).optional(),
+  adaptive: tierAdaptivity.optional(),
+  requirePoP: z.boolean().optional(),
+  ladder: ladderOption.optional(),
   docsUrl: url.optional(),
   upgradeUrl: url.optional(),
 }) as z.ZodType<TierOptions<string>>
@@ -199,6 +283,12 @@ const routeSchema = z.strictObject({
       error: 'a whole number from 0 to 10^12, or a function of the request and the client',
     })
     .default(1),
+  price: z
+    .custom<RoutePrice>(
+      (value) => typeof value === 'function' || (typeof value === 'object' && value !== null),
+      'a price such as { credits: 5 }, or a function',
+    )
+    .optional(),
   policies: z
     .union([policies, z.record(z.string(), policies)], { error: 'a list of policies, or one for each tier' })
     .optional(),
@@ -209,9 +299,29 @@ const routeSchema = z.strictObject({
     .optional(),
   target: aFunction<RouteTarget>().optional(),
   highRisk: z.boolean().default(false),
+  critical: z.boolean().default(false),
+  health: z.boolean().default(true),
+  requirePoP: z.boolean().default(false),
+  scopes: z
+    .array(
+      z
+        .string()
+        .regex(/^[\x21\x23-\x5b\x5d-\x7e]+$/, 'a scope: printable ASCII without spaces, quotes and backslashes'),
+    )
+    .default([]),
+  ladder: ladderOption.optional(),
+  requireApproval: z.boolean().default(false),
 })
 
 const secret = z.string().min(16, 'a text of at least 16 characters')
+
+const ticketSchema = z.strictObject({
+  share: z.number().min(0.01).max(1).default(0.25),
+  horizon: z
+    .unknown()
+    .transform((value) => parseDuration(value, "tickets' horizon"))
+    .prefault('60s'),
+})
 
 const limiterSchema = z.strictObject({
   store: z
@@ -237,13 +347,20 @@ const limiterSchema = z.strictObject({
     .record(z.string().regex(tierName, 'a pool name of 1 to 64 letters, digits, ".", "_" or "-"'), poolSchema)
     .default({}),
   routes: z.record(z.string(), z.unknown()).default({}),
+  adaptive: z
+    .custom<Adaptive | false | null>(
+      (value) => value === false || value === null || isAdaptive(value),
+      'what `adaptive({ … })` returns, or false',
+    )
+    .optional(),
   headers: z.array(z.enum(['draft-11', 'draft-7', 'draft-6', 'legacy'])).default(['draft-11', 'draft-6']),
   exposeHeaders: z.boolean().default(false),
   docsUrl: url.optional(),
   upgradeUrl: url.optional(),
+  abuse: abuseOption.optional(),
   property: z.string().min(1).default('rateLimit'),
   onStoreError: z.enum(['local', 'open', 'closed']).default('local'),
-  processes: z.int().min(1).max(100_000).default(1),
+  processes: z.int().min(1).max(100_000).optional(),
   deadline: z
     .unknown()
     .transform((value) => parseDuration(value, 'deadline'))
@@ -254,9 +371,23 @@ const limiterSchema = z.strictObject({
   handler: aFunction<Settings['handler'] & {}>().optional(),
   trustedAddress: aFunction<Settings['trustedAddress'] & {}>().optional(),
   ipv6Subnet: z.int().min(1).max(128).default(64),
+  payments: z.unknown().optional(),
+  verification: z
+    .strictObject({
+      failures: z
+        .strictObject({
+          quota: z.int().min(1).max(1000),
+          window: z.unknown().transform((value) => parseDuration(value, "verification's window")),
+        })
+        .transform(({ quota, window }) => ({ quota, windowMs: window })),
+    })
+    .prefault({ failures: { quota: 20, window: '1m' } }),
   keySecret: z
     .union([secret, z.array(secret).min(1)], { error: 'a text of at least 16 characters, or a list of such' })
     .optional(),
+  tickets: z
+    .union([z.boolean(), ticketSchema], { error: 'true, false or { share, horizon }: a share from 0.01 to 1' })
+    .default(false),
 })
 
 /**
@@ -288,27 +419,46 @@ export function readLimiterOptions(
       `\`headers\` lists ${clash.map((family) => `"${family}"`).join(' and ')}, which use the same field names; write one of them`,
     )
   }
+  if (read.policies !== undefined && Object.keys(read.pools).length > 0) {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_OPTION',
+      '`pools` were given beside `policies`; tiers draw on pools, so write `tiers`, or put a limit for everybody among `policies` with partition: "global"',
+    )
+  }
   const tiers =
     read.policies === undefined
       ? readTiers(read.tiers ?? presets, presets, read.pools, read.classify !== undefined)
       : oneTier(read.policies)
-  const { keySecret, deadline, policies: _, ...rest } = read
+  const { keySecret, deadline, policies: _, tickets, ...rest } = read
   return {
     ...rest,
     store: read.store,
+    adaptive: read.adaptive || undefined,
     classify: read.classify,
+    abuse: read.abuse,
     docsUrl: read.docsUrl,
     upgradeUrl: read.upgradeUrl,
     skip: read.skip,
     handler: read.handler,
     trustedAddress: read.trustedAddress,
+    payments: read.payments === undefined ? undefined : readPayments(read.payments),
     tiers,
     routes: Object.fromEntries(
       Object.entries(read.routes).map(([key, route]) => [key, readRoute(route, `routes[${JSON.stringify(key)}]`)]),
     ),
     deadlineMs: deadline,
     keySecrets: keySecret === undefined ? [] : [keySecret].flat(),
+    tickets: tickets === false ? undefined : readTickets(tickets),
   }
+}
+
+function readTickets(tickets: true | z.output<typeof ticketSchema>): Settings['tickets'] {
+  const { share, horizon } = tickets === true ? ticketSchema.parse({}) : tickets
+  if (horizon >= 1000 && horizon <= 3_600_000) return { share, horizonMs: horizon }
+  throw new RampmeterError(
+    'RAMPMETER_INVALID_OPTION',
+    `tickets' horizon came out as ${horizon} ms; slots are reserved for at least a second ahead, and for at most an hour: write '60s'`,
+  )
 }
 
 function oneTier(policies: readonly Policy[]): Record<string, Tier> {
@@ -318,6 +468,9 @@ function oneTier(policies: readonly Policy[]): Record<string, Tier> {
       initialBurst: undefined,
       pool: undefined,
       priority: 0,
+      adaptive: asItGoes,
+      requirePoP: false,
+      ladder: undefined,
       docsUrl: undefined,
       upgradeUrl: undefined,
     },
@@ -343,22 +496,57 @@ function readTiers(
       `\`tiers\` lacks ${missing.map((name) => `"${name}"`).join(', ')}, where the presets would put clients; add \`classify: (req, client) => …\` that names your tiers, or start from { ...presetTiers(), … }`,
     )
   }
+  const unused = Object.keys(pools).find((name) => !Object.values(tiers).some(({ pool }) => pool === name))
+  if (unused !== undefined) {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_OPTION',
+      `no tier draws on the pool ${JSON.stringify(unused)}; name it in one, with pool: ${JSON.stringify(unused)}, or leave it out`,
+    )
+  }
   return Object.fromEntries(
-    Object.entries(tiers).map(([name, { policies, initialBurst, pool, priority = 0, docsUrl, upgradeUrl }]) => {
-      // Also where it has nothing to stand in for.
-      if (initialBurst !== undefined) firstMinutes(initialBurst)
-      if (pool !== undefined && !Object.hasOwn(pools, pool)) {
-        throw new RampmeterError(
-          'RAMPMETER_UNKNOWN_POOL',
-          `the tier "${name}" names the pool ${JSON.stringify(pool)}; \`pools\` has ${
-            Object.keys(pools)
-              .map((one) => `"${one}"`)
-              .join(', ') || 'none'
-          }`,
-        )
-      }
-      return [name, { policies, initialBurst, pool, priority, docsUrl, upgradeUrl }]
-    }),
+    Object.entries(tiers).map(
+      ([
+        name,
+        {
+          policies,
+          initialBurst,
+          pool,
+          priority = 0,
+          adaptive = asItGoes,
+          requirePoP = false,
+          ladder,
+          docsUrl,
+          upgradeUrl,
+        },
+      ]) => {
+        // Also where it has nothing to stand in for.
+        if (initialBurst !== undefined) firstMinutes(initialBurst)
+        if (pool !== undefined && !Object.hasOwn(pools, pool)) {
+          throw new RampmeterError(
+            'RAMPMETER_UNKNOWN_POOL',
+            `the tier "${name}" names the pool ${JSON.stringify(pool)}; \`pools\` has ${
+              Object.keys(pools)
+                .map((one) => `"${one}"`)
+                .join(', ') || 'none'
+            }`,
+          )
+        }
+        return [
+          name,
+          {
+            policies,
+            initialBurst,
+            pool,
+            priority,
+            adaptive: { ...asItGoes, ...adaptive },
+            requirePoP,
+            ladder,
+            docsUrl,
+            upgradeUrl,
+          },
+        ]
+      },
+    ),
   )
 }
 
@@ -368,7 +556,7 @@ function readTiers(
  * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION`, `RAMPMETER_UNKNOWN_OPTION`
  */
 export function readRoute(options: unknown, what: string): Route {
-  const { name, cost, policies = {}, replace, costHeader, target, highRisk } = readOptions(routeSchema, options, what)
+  const { policies = {}, replace, highRisk, cost, ...rest } = readOptions(routeSchema, options, what)
   if (replace && Object.keys(policies).length === 0 && !Array.isArray(policies)) {
     throw new RampmeterError(
       'RAMPMETER_INVALID_OPTION',
@@ -378,17 +566,33 @@ export function readRoute(options: unknown, what: string): Route {
   if (highRisk && !Array.isArray(policies)) {
     throw new RampmeterError(
       'RAMPMETER_INVALID_OPTION',
-      `${what}: a highRisk route has the same limits for every tier; write \`policies\` as one list`,
+      Object.keys(policies).length === 0
+        ? `${what}: highRisk is about the route's own \`policies\`, and there are none; write those that the action needs`
+        : `${what}: a highRisk route has the same limits for every tier; write \`policies\` as one list`,
     )
   }
+  if (rest.requireApproval && rest.name === undefined) {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_OPTION',
+      `${what}: \`requireApproval\` has people approve the route's name, and it has none; give it a \`name\``,
+    )
+  }
+  if (rest.price !== undefined && typeof rest.price !== 'function') checkPrice(rest.price, `the price of ${what}`)
   return {
-    name,
+    name: rest.name,
     cost: cost as RouteCost,
+    price: rest.price,
     policies: Array.isArray(policies) ? { [defaultTier]: policies } : policies,
     replace,
-    costHeader,
-    target,
+    costHeader: rest.costHeader,
+    target: rest.target,
     highRisk,
+    critical: rest.critical,
+    health: rest.health,
+    requirePoP: rest.requirePoP,
+    scopes: rest.scopes,
+    ladder: rest.ladder,
+    requireApproval: rest.requireApproval,
   }
 }
 
@@ -405,9 +609,16 @@ export function readPolicies(value: unknown, what: string): readonly Policy[] {
 export const plainRoute: Route = {
   name: undefined,
   cost: 1,
+  price: undefined,
   policies: {},
   replace: false,
   costHeader: undefined,
   target: undefined,
   highRisk: false,
+  critical: false,
+  health: true,
+  requirePoP: false,
+  scopes: [],
+  ladder: undefined,
+  requireApproval: false,
 }

@@ -2,7 +2,7 @@ import { RampmeterError } from './errors.ts'
 import { defaultTier, readPolicies, type Pool, type Route, type Tier } from './options.ts'
 import type { Seating } from './policies/algorithm.ts'
 import { firstMinutes } from './policies/first-minutes.ts'
-import { sharePool } from './policies/pool.ts'
+import { checkCapacity, sharePool } from './policies/pool.ts'
 import type { Policy, PolicyKind } from './policy.ts'
 import type { PoolRole } from './stores/store.ts'
 
@@ -15,6 +15,8 @@ export interface PlannedPolicy {
   readonly liftable: boolean
   /** It guards a high-risk action. */
   readonly highRisk: boolean
+  /** Its quota follows the load, where the limiter is adaptive. */
+  readonly scales: boolean
   /** It belongs to a pool: which, and what it is there. */
   readonly pooled?: Pooled | undefined
 }
@@ -164,15 +166,24 @@ function planPool(
   return policies.flatMap((policy) => {
     // Slots come back when they come back: what others ask for in a window says nothing about them.
     const seating = policy.kind === 'concurrency' ? { ...shared, higher: [] } : shared
+    const capacity = checkCapacity(policy, `the pool "${pool}"`)
     const planned = (part: Policy, role: PoolRole): PlannedPolicy => ({
       policy: part,
       ofRoute: false,
       highRisk: false,
       liftable: false,
+      // What tiers share stays as it is: each of them would cut it differently.
+      scales: role === 'whole' && isScalable(part),
       pooled: { pool, role, seating, whole: policy },
     })
     if (members.length === 1) return [planned(policy, 'whole')]
-    const { guaranteed, common, demand } = sharePool(policy, guarantee, seating, `the pool "${pool}"`)
+    if (policy.prefetch !== undefined) {
+      throw new RampmeterError(
+        'RAMPMETER_INVALID_OPTION',
+        `the pool "${pool}": several tiers share it, so that each request has to ask who goes first; leave \`prefetch\` out of ${JSON.stringify(policy.name)}`,
+      )
+    }
+    const { guaranteed, common, demand } = sharePool(capacity, guarantee, seating, `the pool "${pool}"`)
     return [planned(guaranteed, 'own'), planned(common, 'common'), planned(demand, 'demand')]
   })
 }
@@ -189,6 +200,7 @@ function planOf(
   what: string,
 ): Plan {
   const ofTier = replace ? [] : tier.policies
+  for (const policy of [...ofTier, ...own]) checkPrefetch(policy, what)
   // Replaced by nothing, a route has no limits at all: a health check does not wait for a pool.
   const ofPool = replace && own.length === 0 ? [] : pooled
   const planned: PlannedPolicy[] = [
@@ -197,15 +209,39 @@ function planOf(
       ofRoute: false,
       highRisk: false,
       liftable: tier.initialBurst !== undefined && isLiftable(policy),
+      scales: isScalable(policy),
     })),
-    ...own.map((policy) => ({ policy, ofRoute: true, highRisk, liftable: false })),
+    ...own.map((policy) => ({
+      policy,
+      ofRoute: true,
+      highRisk,
+      liftable: false,
+      scales: !highRisk && isScalable(policy),
+    })),
     ...ofPool,
   ]
   if (tier.initialBurst !== undefined && planned.some(({ liftable }) => liftable)) {
-    planned.push({ policy: firstMinutes(tier.initialBurst), ofRoute: false, highRisk: false, liftable: false })
+    const policy = firstMinutes(tier.initialBurst)
+    planned.push({ policy, ofRoute: false, highRisk: false, liftable: false, scales: isScalable(policy) })
   }
   checkNames(planned, what)
   return planned
+}
+
+/** @throws {RampmeterError} `RAMPMETER_INVALID_OPTION` */
+function checkPrefetch({ prefetch, partition, name }: Policy, what: string): void {
+  if (prefetch === undefined || (partition !== 'client' && partition !== 'address')) return
+  throw new RampmeterError(
+    'RAMPMETER_INVALID_OPTION',
+    `${what}: \`prefetch\` is for counters that many clients share, and ${JSON.stringify(name)} is each ${partition}'s own; write partition: 'global', 'tier' or a function, or leave \`prefetch\` out`,
+  )
+}
+
+/** A longer window's quota, cut for a minute, would lock out for hours whoever has used half of it. */
+const longestScaledMs = 3_600_000
+
+function isScalable({ kind, windowMs }: Policy): boolean {
+  return windowMs <= longestScaledMs && (requestCounting.has(kind) || kind === 'first-minutes')
 }
 
 function isLiftable(policy: Policy): boolean {

@@ -13,6 +13,9 @@ export type PolicyKind =
   | 'failures'
   | 'unique-targets'
   | 'pool-demand'
+  | 'single-use'
+  | 'standing'
+  | 'credits'
 
 /** A number of units for everybody, or a client's own, usually from `client.claims`. A whole number from 0 to 10¹². */
 export type Amount = number | ((client: Client) => number)
@@ -68,12 +71,30 @@ export interface PolicyOptions {
   onStoreError?: OnStoreError
 }
 
+/**
+ * How a process takes a part of a hot quota at once and spends it without asking the store for it.
+ *
+ * What is held and not spent is missed by others: at most `share` of the quota for each process, for `ttl`; of a process that is
+ * killed, until it leaves the window.
+ */
+export interface Prefetch {
+  /** The part of the quota that a process takes at a time: from 0.001 to 0.25. */
+  share: number
+  /** For how long it is held at most: from 10 ms to a tenth of the window. Default `1s`. */
+  ttl?: Duration
+}
+
 /** What the policies with a window take. */
 export interface WindowPolicyOptions extends PolicyOptions {
   /** How much is allowed in a window. */
   quota: Amount
   /** The length of the window, from 1 ms to 366 days. */
   window: Duration
+  /**
+   * For a counter that many clients share, and every request would ask for: each process takes a part of its quota at once.
+   * Default: each request asks.
+   */
+  prefetch?: Prefetch
 }
 
 /** Where the windows of a policy begin. */
@@ -105,6 +126,8 @@ export interface Policy {
   readonly counts: ((res: Response) => boolean) | undefined
   /** Only of `failures`: charged before, given back when the response does not count. Undefined: as the route says. */
   readonly reserve: boolean | undefined
+  /** Counts slots that are held while a request runs, or a session lasts; also of what a pool keeps of such a policy. */
+  readonly holdsSlots: boolean
   readonly partition: Partition
   readonly unit: string
   readonly cost: Cost | undefined
@@ -113,6 +136,8 @@ export interface Policy {
   readonly mode: 'enforce' | 'shadow'
   readonly maxRate: number | undefined
   readonly onStoreError: OnStoreError | undefined
+  /** Where a process takes parts of the quota at once. */
+  readonly prefetch: { readonly share: number; readonly ttlMs: number } | undefined
   /** Names the policy's counters within a partition: 32 bits of name, kind and window. */
   readonly stateId: number
 }

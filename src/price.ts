@@ -6,7 +6,7 @@ import { isThenable } from './identify/thenable.ts'
 import type { DecideRequest } from './limiter.ts'
 import type { Route } from './options.ts'
 import type { Plan, PlannedPolicy } from './plan.ts'
-import { fnv1a, isMeasured, largestAmount } from './policies/build.ts'
+import { fnv1a, isMeasured, largestAmount, mostMembers } from './policies/build.ts'
 import { calendarLimit } from './policies/calendar.ts'
 import type { Amount, Policy } from './policy.ts'
 import type { Charge } from './stores/store.ts'
@@ -21,6 +21,8 @@ export interface Circumstances {
   applies(policy: Policy): boolean
   partitionOf(policy: Policy): string
   costOf(policy: Policy): number | Promise<number>
+  /** Says whose cost that was, where it is none. */
+  nameOfCost(policy: Policy): string
   /** Names the session that a slot is for. */
   sessionOf(policy: Policy): string
   targetsOf(policy: Policy): readonly string[]
@@ -29,29 +31,69 @@ export interface Circumstances {
 /**
  * Prices a request: each policy of the plan that applies becomes a charge.
  *
+ * @param multiplier what quotas that follow the load are multiplied by
+ *
  * @throws {RampmeterError} `RAMPMETER_INVALID_COST`, `RAMPMETER_INVALID_QUOTA`, `RAMPMETER_INVALID_PARTITION`, `RAMPMETER_INVALID_TARGET`, `RAMPMETER_POLICY_FUNCTION_FAILED`, `RAMPMETER_MISSING_PARTITION`
  */
-export async function price(plan: Plan, client: Client, circumstances: Circumstances): Promise<PricedPolicy[]> {
-  const priced: PricedPolicy[] = []
-  for (const planned of plan) {
-    const { policy } = planned
+export function price(
+  plan: Plan,
+  client: Client,
+  circumstances: Circumstances,
+  multiplier = 1,
+): PricedPolicy[] | Promise<PricedPolicy[]> {
+  return priceFrom(0, [], plan, client, circumstances, multiplier)
+}
+
+/** Goes on with a plan. A cost that has to be waited for is waited for before the next policy is asked. */
+function priceFrom(
+  from: number,
+  priced: PricedPolicy[],
+  plan: Plan,
+  client: Client,
+  circumstances: Circumstances,
+  multiplier: number,
+): PricedPolicy[] | Promise<PricedPolicy[]> {
+  for (let index = from; index < plan.length; index += 1) {
+    const planned = plan[index]!
+    const { policy, pooled } = planned
     if (!circumstances.applies(policy)) continue
     // Before the cost: a promise that nobody waits for would end the process if it rejects.
-    const { pooled } = planned
     const partition = pooled === undefined ? circumstances.partitionOf(policy) : `${reserved}pool:${pooled.pool}`
     const members = membersOf(policy, circumstances)
     const cost = members === none ? amountCharged(policy, circumstances) : members.length
-    priced.push({
-      // One by one: a spread here costs a third of a decision in memory.
-      policy,
-      ofRoute: planned.ofRoute,
-      liftable: planned.liftable,
-      highRisk: planned.highRisk,
-      pooled,
-      charge: chargeOf(planned, client, partition, typeof cost === 'number' ? cost : await cost, members),
-    })
+    if (isThenable(cost)) {
+      return cost.then((known) => {
+        priced.push(pricedAt(planned, client, circumstances, partition, known, members, multiplier))
+        return priceFrom(index + 1, priced, plan, client, circumstances, multiplier)
+      })
+    }
+    priced.push(pricedAt(planned, client, circumstances, partition, cost, members, multiplier))
   }
   return priced
+}
+
+function pricedAt(
+  planned: PlannedPolicy,
+  client: Client,
+  circumstances: Circumstances,
+  partition: string,
+  cost: unknown,
+  members: readonly string[],
+  multiplier: number,
+): PricedPolicy {
+  const { policy } = planned
+  const known = isWhole(cost) ? cost : checkCost(cost, () => circumstances.nameOfCost(policy))
+  const all = members === none && policy.kind === 'concurrency' ? newLeases(known, policy) : members
+  return {
+    // One by one: a spread here costs a third of a decision in memory.
+    policy,
+    ofRoute: planned.ofRoute,
+    liftable: planned.liftable,
+    highRisk: planned.highRisk,
+    scales: planned.scales,
+    pooled: planned.pooled,
+    charge: chargeOf(planned, client, partition, known, all, planned.scales ? multiplier : 1),
+  }
 }
 
 function chargeOf(
@@ -60,41 +102,88 @@ function chargeOf(
   partition: string,
   cost: number,
   members: readonly string[],
+  multiplier: number,
 ): Charge {
-  const quota = amountOf(policy, 'quota', policy.quota, client)
-  const burst = policy.burst === undefined ? quota : amountOf(policy, 'burst', policy.burst, client)
+  const whole = amountOf(policy, 'quota', policy.quota, client)
+  const wholeBurst = policy.burst === undefined ? whole : amountOf(policy, 'burst', policy.burst, client)
   const { kind, calendar } = policy
+  // The extra of first minutes may shrink, and is never more than was promised.
+  const scale = kind === 'first-minutes' ? Math.min(multiplier, 1) : multiplier
+  const quota = scaled(whole, scale)
+  const capacity = capacityOf(policy, quota, scaled(wholeBurst, scale))
+  const ahead = policy.prefetch === undefined ? nothingAhead : aheadOf(policy, policy.prefetch, quota, capacity, pooled)
   return {
     kind,
     stateId: policy.stateId,
     partition,
-    windowUs: policy.windowMs * 1000,
+    windowUs: policy.windowMs * 1000 + ahead.windowUs,
     quota,
-    // What never refills holds nothing.
-    capacity: policy.renewAfterMs === undefined ? (quota === 0 ? 0 : burst) : policy.renewAfterMs * 1000,
-    cost: checkCost(cost, () => `the cost of policy ${JSON.stringify(policy.name)}`),
+    capacity: capacity - ahead.capacity,
+    base: scale < 1 ? { quota: whole, capacity: capacityOf(policy, whole, wholeBurst) - ahead.capacity } : undefined,
+    cost,
     members,
     calendar: calendar === undefined ? undefined : calendarLimit(calendar, policy.windowMs, placeOf(client.id)),
     untilExpiry: policy.per === undefined ? undefined : true,
     after: kind === 'failures' ? !(policy.reserve ?? highRisk) : policy.charge === 'after',
     role: pooled?.role,
     seating: pooled?.seating,
+    holder: partition === client.id ? undefined : holderOf(client.id),
+    prefetch: ahead.prefetch,
     liftable,
     shadow: policy.mode === 'shadow',
   }
 }
 
-/** What a policy charges: a failure is one, whatever the route costs, and what is measured costs nothing before it is. */
+/** What changes about a charge whose units may be spent later than they are charged. */
+interface Ahead {
+  readonly prefetch: Charge['prefetch']
+  /** By how much its window is longer. */
+  readonly windowUs: number
+  /** By how much its bucket is smaller. */
+  readonly capacity: number
+}
+
+const nothingAhead: Ahead = { prefetch: undefined, windowUs: 0, capacity: 0 }
+
+/**
+ * Units may be spent up to `ttl` after they were charged. So that no window ever sees more than its quota, a sliding one counts
+ * them for so much longer, and a bucket holds what refills in that time less: what it gives in any span is then at most its burst
+ * and what refills in the span. A fixed window's are not spent after it has ended.
+ */
+function aheadOf(
+  { kind, windowMs }: Policy,
+  { share, ttlMs }: NonNullable<Policy['prefetch']>,
+  quota: number,
+  capacity: number,
+  pooled: PlannedPolicy['pooled'],
+): Ahead {
+  const less = kind === 'token-bucket' ? Math.ceil((quota * ttlMs) / windowMs) : 0
+  const units = Math.min(Math.floor(quota * share), Math.floor((capacity - less) / 4))
+  if (units < 2 || (pooled !== undefined && pooled.role !== 'whole')) return nothingAhead
+  const windowUs = kind === 'sliding-window' || kind === 'sliding-log' ? ttlMs * 1000 : 0
+  return { prefetch: { units, ttlMs }, windowUs, capacity: less }
+}
+
+/** What never refills holds nothing. Of first minutes, it is when they are granted anew. */
+function capacityOf({ renewAfterMs }: Policy, quota: number, burst: number): number {
+  return renewAfterMs === undefined ? (quota === 0 ? 0 : burst) : renewAfterMs * 1000
+}
+
+/** In whole units, and never nothing of something: that would be no limit to wait for. */
+function scaled(amount: number, multiplier: number): number {
+  if (multiplier === 1) return amount
+  // A product such as 100 × 0.29 falls short of the whole number that it is.
+  return Math.min(largestAmount, Math.max(Math.min(amount, 1), Math.floor(amount * multiplier + 1e-9)))
+}
+
+/** What a policy charges: a failure and a slot are one, whatever the route costs, and so is what is measured before it is. */
 function amountCharged(policy: Policy, circumstances: Circumstances): number | Promise<number> {
-  const { kind, unit } = policy
-  return kind === 'failures' || unit === 'concurrent-requests' || isMeasured(policy) ? 1 : circumstances.costOf(policy)
+  const isOne = policy.cost === undefined && (policy.kind === 'failures' || policy.holdsSlots)
+  return isOne || isMeasured(policy) ? 1 : circumstances.costOf(policy)
 }
 
 /** The members of a plain amount. */
 const none: readonly string[] = []
-
-/** The most that one request may touch: as many as a mask of bits tells apart. */
-const mostTargets = 32
 
 /** Leases are told apart by who holds them and when they came. */
 const leaseOwner = randomBytes(9).toString('base64url')
@@ -103,16 +192,35 @@ let leases = 0
 function membersOf(policy: Policy, circumstances: Circumstances): readonly string[] {
   if (policy.kind === 'concurrency') {
     if (policy.per !== undefined) return [hashMember(circumstances.sessionOf(policy))]
-    leases += 1
-    return [`${leaseOwner}.${leases.toString(36)}`]
+    // Where it says itself how many it takes, they are made when that is known.
+    return policy.cost === undefined ? [newLease()] : none
   }
   if (policy.kind !== 'unique-targets') return none
   return [...new Set(circumstances.targetsOf(policy).map(hashMember))]
 }
 
+function newLease(): string {
+  leases += 1
+  return `${leaseOwner}.${leases.toString(36)}`
+}
+
+/** @throws {RampmeterError} `RAMPMETER_INVALID_COST` */
+function newLeases(count: number, policy: Policy): readonly string[] {
+  if (count <= mostMembers) return Array.from({ length: count }, newLease)
+  throw new RampmeterError(
+    'RAMPMETER_INVALID_COST',
+    `the cost of policy ${JSON.stringify(policy.name)} came out as ${count}; a request takes at most ${mostMembers} slots`,
+  )
+}
+
 /** 96 bits: no two targets of a client are ever taken for one, and none can be read in the store. */
 function hashMember(text: string): string {
   return createHash('sha256').update(text).digest().subarray(0, 12).toString('base64url')
+}
+
+/** A client's name in the retry schedules and reservations that it shares with others. */
+export function holderOf(client: string): number {
+  return fnv1a(client) || 1
 }
 
 /** A client's place among those whom a calendar quota refused, from 0 to 1: always the same. */
@@ -212,15 +320,16 @@ function named(policy: Policy, name: unknown): string {
 
 function readTargets(policy: Policy, targets: unknown): readonly string[] {
   const list: unknown[] = targets === undefined ? [] : [targets].flat()
-  if (
-    list.length <= mostTargets &&
-    list.every((target) => typeof target === 'string' && target.length <= longestTarget)
-  ) {
-    return list as string[]
-  }
+  const wrong = list.findIndex((target) => typeof target !== 'string' || target.length > longestTarget)
+  if (list.length <= mostMembers && wrong === -1) return list as string[]
+  const kindOf = (target: unknown): string =>
+    typeof target === 'string' ? `a text of ${target.length} characters` : typeof target
+  const seen = Array.isArray(targets)
+    ? `a list of ${targets.length}${wrong === -1 ? '' : `, in which [${wrong}] is ${kindOf(list[wrong])}`}`
+    : kindOf(targets)
   throw new RampmeterError(
     'RAMPMETER_INVALID_TARGET',
-    `the target of policy ${JSON.stringify(policy.name)} came out as ${Array.isArray(targets) ? `a list of ${targets.length}` : typeof targets}; return a text, a list of at most ${mostTargets} texts of at most ${longestTarget} characters, or undefined`,
+    `the target of policy ${JSON.stringify(policy.name)} came out as ${seen}; return a text, a list of at most ${mostMembers} texts of at most ${longestTarget} characters, or undefined`,
   )
 }
 
@@ -235,113 +344,145 @@ function readSession(policy: Policy, session: unknown): string {
 /** In characters. */
 const longestTarget = 8192
 
+/** A policy's own cost, or that of the route. */
+function nameOfCost({ name, cost }: Policy, route: Route): string {
+  if (cost !== undefined) return `the cost of policy ${JSON.stringify(name)}`
+  return `the cost of ${route.name === undefined ? 'a route (give it a `name` to see which)' : `route ${JSON.stringify(route.name)}`}`
+}
+
 /** What an HTTP request tells. */
-export function circumstancesOfRequest(
-  req: Request,
-  client: Client,
-  route: Route,
-  params: Record<string, string | string[] | undefined>,
-): Circumstances {
-  let routeCost: number | Promise<number> | undefined
-  return {
-    applies(policy) {
-      const { when } = policy
-      return when === undefined || call(policy, 'when', () => when(req, client))
-    },
+export class CircumstancesOfRequest implements Circumstances {
+  readonly #req: Request
+  readonly #client: Client
+  readonly #route: Route
+  readonly #params: Record<string, string | string[] | undefined>
+  #routeCost: number | Promise<number> | undefined
 
-    partitionOf(policy) {
-      const { partition } = policy
-      if (partition === 'client') return client.id
-      if (partition === 'address') return client.address ?? client.id
-      if (partition === 'tier') return `${reserved}tier:${client.tier}`
-      if (partition === 'global') return `${reserved}global`
-      return named(
+  constructor(req: Request, client: Client, route: Route, params: Record<string, string | string[] | undefined>) {
+    this.#req = req
+    this.#client = client
+    this.#route = route
+    this.#params = params
+  }
+
+  applies(policy: Policy): boolean {
+    const { when } = policy
+    return when === undefined || call(policy, 'when', () => when(this.#req, this.#client))
+  }
+
+  partitionOf(policy: Policy): string {
+    const { partition } = policy
+    const client = this.#client
+    if (partition === 'client') return client.id
+    if (partition === 'address') return client.address ?? client.id
+    if (partition === 'tier') return `${reserved}tier:${client.tier}`
+    if (partition === 'global') return `${reserved}global`
+    return named(
+      policy,
+      call(policy, 'partition', () => partition(this.#req, client)),
+    )
+  }
+
+  costOf(policy: Policy): number | Promise<number> {
+    const { cost } = policy
+    if (typeof cost === 'number') return cost
+    if (cost !== undefined) return callCost(this.nameOfCost(policy), () => cost(this.#req, this.#client))
+    const ofRoute = this.#route.cost
+    this.#routeCost ??=
+      typeof ofRoute === 'number'
+        ? ofRoute
+        : callCost(this.nameOfCost(policy), () => ofRoute(this.#req, this.#client, this.#params))
+    return this.#routeCost
+  }
+
+  nameOfCost(policy: Policy): string {
+    return nameOfCost(policy, this.#route)
+  }
+
+  sessionOf(policy: Policy): string {
+    return readSession(
+      policy,
+      call(policy, 'per', () => policy.per!(this.#req, this.#client)),
+    )
+  }
+
+  targetsOf(policy: Policy): readonly string[] {
+    const own = policy.target
+    if (own !== undefined)
+      return readTargets(
         policy,
-        call(policy, 'partition', () => partition(req, client)),
+        call(policy, 'target', () => own(this.#req, this.#client)),
       )
-    },
-
-    costOf(policy) {
-      const { cost } = policy
-      if (typeof cost === 'number') return cost
-      if (cost !== undefined)
-        return callCost(`the cost of policy ${JSON.stringify(policy.name)}`, () => cost(req, client))
-      const ofRoute = route.cost
-      routeCost ??=
-        typeof ofRoute === 'number'
-          ? ofRoute
-          : callCost(
-              `the cost of ${route.name === undefined ? 'a route' : `route ${JSON.stringify(route.name)}`}`,
-              () => ofRoute(req, client, params),
-            )
-      return routeCost
-    },
-
-    sessionOf(policy) {
-      return readSession(
+    const ofRoute = this.#route.target
+    if (ofRoute !== undefined)
+      return readTargets(
         policy,
-        call(policy, 'per', () => policy.per!(req, client)),
+        call(policy, 'target', () => ofRoute(this.#req, this.#client, this.#params)),
       )
-    },
-
-    targetsOf(policy) {
-      const own = policy.target
-      if (own !== undefined)
-        return readTargets(
-          policy,
-          call(policy, 'target', () => own(req, client)),
-        )
-      const ofRoute = route.target
-      if (ofRoute !== undefined)
-        return readTargets(
-          policy,
-          call(policy, 'target', () => ofRoute(req, client, params)),
-        )
-      return [`${req.baseUrl}${req.path}`.slice(0, longestTarget)]
-    },
+    return [`${this.#req.baseUrl}${this.#req.path}`.slice(0, longestTarget)]
   }
 }
 
 /** What is told about a decision outside HTTP, where no function of a request can be called. */
-export function circumstancesOfDecide(
-  client: Client,
-  { cost = 1, partitions = {}, target }: DecideRequest,
-): Circumstances {
-  return {
-    applies: (policy) => policy.when === undefined || Object.hasOwn(partitions, policy.name),
+export class CircumstancesOfDecide implements Circumstances {
+  readonly #client: Client
+  readonly #request: DecideRequest
 
-    partitionOf(policy) {
-      const { partition } = policy
-      // Of sessions, what is given names the session, unless a function would tell whose they are.
-      const isSession = policy.per !== undefined && typeof partition === 'string'
-      const given = !isSession && Object.hasOwn(partitions, policy.name) ? partitions[policy.name] : undefined
-      if (partition === 'address') {
-        const address = given ?? client.address
-        if (typeof address === 'string' && address !== '') return address.startsWith('ip:') ? address : `ip:${address}`
-      } else if (given !== undefined) {
-        return named(policy, given)
-      } else if (partition === 'client') {
-        return client.id
-      } else if (partition === 'tier') {
-        return `${reserved}tier:${client.tier}`
-      } else if (partition === 'global') {
-        return `${reserved}global`
-      }
-      throw new RampmeterError(
-        'RAMPMETER_MISSING_PARTITION',
-        `policy ${JSON.stringify(policy.name)} counts by ${partition === 'address' ? 'address' : 'what a function of the request returns'}, and there is no request; write partitions: { ${JSON.stringify(policy.name)}: '…' }`,
-      )
-    },
+  constructor(client: Client, request: DecideRequest) {
+    this.#client = client
+    this.#request = request
+  }
 
-    costOf: (policy) => (typeof policy.cost === 'number' ? policy.cost : checkCost(cost, () => '`cost`')),
+  applies(policy: Policy): boolean {
+    return policy.when === undefined || this.#isGiven(policy)
+  }
 
+  partitionOf(policy: Policy): string {
+    const { partition } = policy
+    const client = this.#client
+    // Of sessions, what is given names the session, unless a function would tell whose they are.
+    const isSession = policy.per !== undefined && typeof partition === 'string'
+    const given = !isSession && this.#isGiven(policy) ? this.#request.partitions![policy.name] : undefined
+    if (partition === 'address') {
+      const address = given ?? client.address
+      if (typeof address === 'string' && address !== '') return address.startsWith('ip:') ? address : `ip:${address}`
+    } else if (given !== undefined) {
+      return named(policy, given)
+    } else if (partition === 'client') {
+      return client.id
+    } else if (partition === 'tier') {
+      return `${reserved}tier:${client.tier}`
+    } else if (partition === 'global') {
+      return `${reserved}global`
+    }
+    throw new RampmeterError(
+      'RAMPMETER_MISSING_PARTITION',
+      `policy ${JSON.stringify(policy.name)} counts by ${partition === 'address' ? 'address' : 'what a function of the request returns'}, and there is no request; write partitions: { ${JSON.stringify(policy.name)}: '…' }`,
+    )
+  }
+
+  costOf({ cost }: Policy): number {
+    const { cost: asked = 1 } = this.#request
+    return typeof cost === 'number' ? cost : asked
+  }
+
+  nameOfCost(): string {
+    return '`cost`'
+  }
+
+  sessionOf(policy: Policy): string {
     // Nothing given, it is the client's one session.
-    sessionOf: (policy) => {
-      const isGiven = typeof policy.partition === 'string' && Object.hasOwn(partitions, policy.name)
-      return readSession(policy, isGiven ? partitions[policy.name] : client.id)
-    },
+    const isGiven = typeof policy.partition === 'string' && this.#isGiven(policy)
+    return readSession(policy, isGiven ? this.#request.partitions![policy.name] : this.#client.id)
+  }
 
-    targetsOf: (policy) => readTargets(policy, target),
+  targetsOf(policy: Policy): readonly string[] {
+    return readTargets(policy, this.#request.target)
+  }
+
+  #isGiven({ name }: Policy): boolean {
+    const { partitions } = this.#request
+    return partitions !== undefined && Object.hasOwn(partitions, name)
   }
 }
 

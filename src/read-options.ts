@@ -53,10 +53,10 @@ function describe(issue: z.core.$ZodIssue, schema: z.ZodObject, value: unknown):
   }
   if (issue.code === 'invalid_key') {
     const where = path.length > 1 ? ` in \`${path.slice(0, -1).join('.')}\`` : ''
-    return `the name ${JSON.stringify(path.at(-1))}${where}: expected ${issue.issues[0]?.message}`
+    return `the name ${JSON.stringify(withoutUser(path.at(-1)!))}${where}: expected ${issue.issues[0]?.message}`
   }
   const seen = path.reduce<unknown>((at, key) => (at as Record<string, unknown> | undefined)?.[key], value)
-  return `${path.length === 0 ? 'the options' : `\`${path.join('.')}\``}: saw ${path.some((key) => /secret/i.test(key)) ? shape(seen) : show(seen)}, expected ${expected(issue)}`
+  return `${path.length === 0 ? 'the options' : `\`${withoutUser(path.join('.'))}\``}: saw ${path.some((key) => /secret/i.test(key)) ? shape(seen) : show(seen)}, expected ${expected(issue)}`
 }
 
 function describeUnknown(keys: readonly string[], schema: z.ZodObject): string {
@@ -86,8 +86,13 @@ function a(noun: string): string {
 /** Shows a value where it is short and no secret. */
 function show(value: unknown): string {
   if (typeof value === 'number' || typeof value === 'boolean') return String(value)
-  if (typeof value === 'string' && value.length <= 40) return JSON.stringify(value)
+  if (typeof value === 'string' && value.length <= 40) return JSON.stringify(withoutUser(value))
   return shape(value)
+}
+
+/** A URL may carry a name and a password. What looks like one is taken for one, up to the last `@`: a password may hold the first. */
+function withoutUser(text: string): string {
+  return text.replace(/:\/\/.*@/, '://…@')
 }
 
 /** Says what kind of value it is, and nothing of the value itself. */

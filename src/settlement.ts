@@ -32,28 +32,49 @@ interface Item {
  */
 export class Settlement {
   readonly ruling: Ruling
-  readonly #items: Item[]
+  /** Whether something is paid when the response ends. */
+  isFollowed = false
+  readonly #priced: readonly PricedPolicy[]
+  /** Made when first asked for: most requests are charged before, and that is that. */
+  #made: Item[] | undefined
   /** In-flight slots that are held until they are released. */
-  #leases: Charged[]
+  #leases: Charged[] = []
+  /** Slots of sessions, which are held for a lease after the request. */
+  #sessions: Charged[] = []
   #total: ActualCost | undefined
   #refunded = false
   #ended = false
 
   constructor(ruling: Ruling, priced: readonly PricedPolicy[]) {
     this.ruling = ruling
-    const byId = new Map(priced.map((one) => [one.charge.stateId, one]))
-    this.#items = ruling.charged.map((charged) => {
-      const { policy, charge } = byId.get(charged.charge.stateId)!
-      return { policy, asked: charge.cost, charged }
-    })
-    this.#leases = this.#items
-      .filter(({ policy }) => policy.kind === 'concurrency' && policy.per === undefined)
-      .map(({ charged }) => charged)
+    this.#priced = priced
+    if (!priced.some(({ policy }) => policy.kind === 'concurrency')) return
+    const slots = this.#items.filter(({ policy }) => policy.kind === 'concurrency')
+    this.#leases = slots.filter(({ policy }) => policy.per === undefined).map(({ charged }) => charged)
+    this.#sessions = slots.filter(({ policy }) => policy.per !== undefined).map(({ charged }) => charged)
   }
 
-  /** Whether something is charged, or given back, when the response ends. */
+  get #items(): Item[] {
+    if (this.#made === undefined) {
+      const byId = new Map(this.#priced.map((one) => [one.charge.stateId, one]))
+      this.#made = this.ruling.charged.map((charged) => {
+        const { policy, charge } = byId.get(charged.charge.stateId)!
+        return { policy, asked: charge.cost, charged }
+      })
+    }
+    return this.#made
+  }
+
+  /** Whether something is charged, kept or given back when the response ends. */
   get awaitsResponse(): boolean {
-    return this.#leases.length > 0 || this.#items.some(({ policy }) => isAfter(policy) || policy.kind === 'failures')
+    if (this.#leases.length > 0 || this.#sessions.length > 0) return true
+    if (!this.#priced.some(({ policy }) => isAfter(policy) || policy.kind === 'failures')) return false
+    return this.#items.some(({ policy }) => isAfter(policy) || policy.kind === 'failures')
+  }
+
+  /** Whether failures are charged that may turn out to be none. */
+  get reservesFailures(): boolean {
+    return this.#items.some(({ policy, charged }) => policy.kind === 'failures' && charged.cost > 0)
   }
 
   /** Whether a policy asks what the response was. */
@@ -76,18 +97,36 @@ export class Settlement {
   end(): void {
     this.#ended = true
     this.#leases = []
+    this.#sessions = []
   }
 
   /** Keeps the slots for as long again. */
   renew(): Correction[] {
-    return this.#leases.map((charged) => ({ charged, does: 'renew', by: 0 }))
+    return [...this.#leases, ...this.#sessions].map((charged) => ({ charged, does: 'renew', by: 0 }))
   }
 
-  /** Gives the slots back, once. */
-  release(): Correction[] {
-    const leases = this.#leases
+  /**
+   * Gives the slots back, once. Those of sessions stay.
+   *
+   * @param ranMs for how long they were kept since they were last renewed; undefined where nobody kept them. A session is kept
+   * for its lease from now on
+   */
+  release(ranMs: number | undefined): Correction[] {
+    const [leases, sessions] = [this.#leases, this.#sessions]
     this.#leases = []
-    return leases.map((charged) => ({ charged, does: 'release', by: 0 }))
+    this.#sessions = []
+    return [
+      ...leases.map((charged): Correction => ({ charged, does: 'release', by: 0 })),
+      // Most requests are so short that it would make no difference, and would cost a call.
+      ...sessions
+        .filter(({ charge }) => ranMs !== undefined && ranMs * 1000 > charge.windowUs / 100)
+        .map((charged): Correction => ({ charged, does: 'renew', by: 0 })),
+    ]
+  }
+
+  /** Takes it that a request whose client has gone is not answered any more: what was reserved for a failure comes back. */
+  unreserve(): Correction[] {
+    return this.take({ bytes: undefined, isFailure: () => false })
   }
 
   /**
@@ -111,12 +150,13 @@ export class Settlement {
   #finalCost({ policy, asked, charged }: Item, facts: ResponseFacts | undefined): number {
     const total = this.#total
     // Slots are released, not settled; the demand for those of a pool costs what they do.
-    if (policy.unit === 'concurrent-requests') return charged.cost
+    if (policy.holdsSlots) return charged.cost
     if (this.#refunded) return 0
     if (typeof total === 'object' && Object.hasOwn(total, policy.name)) return total[policy.name]!
     if (policy.kind === 'unique-targets') return charged.cost
     if (policy.kind === 'failures') {
-      return facts?.isFailure === undefined ? charged.cost : Number(facts.isFailure(policy))
+      if (facts?.isFailure === undefined) return charged.cost
+      return facts.isFailure(policy) ? asked : 0
     }
     if (isMeasured(policy) && facts?.bytes !== undefined) return facts.bytes
     if (typeof total === 'number') return total

@@ -11,9 +11,22 @@ import type { Plans } from './plan.ts'
 import type { Policy } from './policy.ts'
 import { checkTotal, type ActualCost, type nothingAtAll, type Settlement } from './settlement.ts'
 import type { Correction } from './stores/store.ts'
+import { whenAnswered } from './when-answered.ts'
 
 /** How often the slots of requests that are still at work are kept, in ms: thrice in the shortest lease. */
 const renewEveryMs = 333
+
+/**
+ * How long what is reserved for a failure waits for the answer to a client that has gone, in ms. Not so short that whoever hangs
+ * up gets the next try before the last one was judged, nor so long that handlers which stop when their client has gone lock it out.
+ */
+const answersWithinMs = 30_000
+
+/** How many requests may wait for an answer that nobody will read. */
+const mostUnanswered = 10_000
+
+/** Policies may be made for single requests: what is warned of is bounded. */
+const mostWarnings = 100
 
 /**
  * Brings to the store what requests turned out to cost, and gives back the slots they held. What falls due in one turn of the
@@ -29,10 +42,11 @@ export class Settler {
   readonly #owed = new Set<Promise<void>>()
   /** Requests that hold slots, and when their leases were last renewed, in ms. */
   readonly #holding = new Map<Settlement, number>()
-  #renewal: NodeJS.Timeout | undefined
+  /** Requests whose clients went before they were answered, and when, in ms; the longest ago first. */
+  readonly #unanswered = new Map<Settlement, number>()
+  #rounds: NodeJS.Timeout | undefined
   /** What is to be done when a connection closes with responses that it never came to. */
   readonly #queued = new WeakMap<Socket, Set<() => void>>()
-  readonly #watched = new WeakSet<Settlement>()
   readonly #warned = new Set<string>()
 
   constructor(decider: Decider, plans: Plans, onFailure: (error: unknown) => void) {
@@ -43,14 +57,14 @@ export class Settler {
 
   /**
    * Follows a response: at its end, complete or not, what is charged afterwards is charged, what was reserved for nothing comes
-   * back, and slots are released.
+   * back, slots are released, and those of sessions kept for their lease from then on.
    */
   follow(req: Request, res: Response, settlement: Settlement): void {
     if (!settlement.awaitsResponse) return
-    this.#watched.add(settlement)
+    settlement.isFollowed = true
     const bytes = settlement.countsBytes ? measureBody(req, res) : () => 0
     const isFailure = (policy: Policy): boolean => this.#isFailure(policy, res)
-    this.#whenClosed(req, res, () => {
+    this.whenClosed(req, res, () => {
       const sent = bytes()
       // The client has gone before there was an answer: what counts is what it would have been, or whoever hangs up in time
       // tries for nothing.
@@ -59,7 +73,12 @@ export class Settler {
         ...settlement.take({ bytes: sent, isFailure: isUnanswered ? undefined : isFailure }),
         ...this.#release(settlement),
       ])
-      if (isUnanswered) whenAnswered(res, () => this.#pay(settlement, settlement.take({ bytes: sent, isFailure })))
+      if (!isUnanswered) return
+      this.#awaitAnswer(settlement)
+      whenAnswered(res, () => {
+        this.#unanswered.delete(settlement)
+        this.#pay(settlement, settlement.take({ bytes: sent, isFailure }))
+      })
     })
     if (!res.closed && settlement.renew().length > 0) this.#hold(settlement)
   }
@@ -79,9 +98,11 @@ export class Settler {
       if (/^\d{1,13}$/.test(text) && Number(text) <= largestAmount) {
         this.withResponse(res, settlement, Number(text))
       } else {
+        const seen = /^[\d.,+-]{1,20}$/.test(text) ? text : `a text of ${text.length} characters`
         this.#warnOnce(
           'RAMPMETER_INVALID_COST',
-          'the response header named by `costHeader` was not a whole number from 0 to 10^12; what was charged stands',
+          `the response header ${JSON.stringify(costHeader)}, named by \`costHeader\`, was ${seen}; it must be a whole number from 0 to 10^12, and what was charged stands`,
+          costHeader,
         )
       }
     })
@@ -97,13 +118,13 @@ export class Settler {
     if (res.closed || res.destroyed) {
       this.#warnOnce(
         'RAMPMETER_LATE_SETTLE',
-        'a cost was settled after its response had ended or its client had gone, and changed nothing; settle before the response ends',
+        'a cost was settled after its response had ended or its client had gone, and changed nothing; settle before that, and charge beforehand what a request may cost at most',
       )
       return
     }
     settlement.state(total)
-    if (this.#watched.has(settlement)) return
-    this.#watched.add(settlement)
+    if (settlement.isFollowed) return
+    settlement.isFollowed = true
     res.once('close', () => this.#pay(settlement, settlement.take()))
   }
 
@@ -131,9 +152,10 @@ export class Settler {
 
   /** Stops renewing: slots that are still held come back when their leases run out. */
   stop(): void {
-    clearInterval(this.#renewal)
-    this.#renewal = undefined
+    clearInterval(this.#rounds)
+    this.#rounds = undefined
     this.#holding.clear()
+    this.#unanswered.clear()
   }
 
   #check(total: ActualCost | typeof nothingAtAll): void {
@@ -164,12 +186,13 @@ export class Settler {
   }
 
   #release(settlement: Settlement): Correction[] {
+    const renewedAt = this.#holding.get(settlement)
     this.#holding.delete(settlement)
-    return settlement.release()
+    return settlement.release(renewedAt === undefined ? undefined : performance.now() - renewedAt)
   }
 
   /** Does something once when a response has ended, its client has gone, or its connection closed before it was its turn. */
-  #whenClosed(req: Request, res: Response, act: () => void): void {
+  whenClosed(req: Request, res: Response, act: () => void): void {
     // The client left while its request was being decided.
     if (res.closed) {
       act()
@@ -201,13 +224,29 @@ export class Settler {
 
   #hold(settlement: Settlement): void {
     this.#holding.set(settlement, performance.now())
-    if (this.#renewal !== undefined) return
-    this.#renewal = setInterval(() => this.#renewDue(), renewEveryMs)
-    this.#renewal.unref()
+    this.#beginRounds()
   }
 
-  #renewDue(): void {
-    if (this.#holding.size === 0) {
+  #awaitAnswer(settlement: Settlement): void {
+    if (!settlement.reservesFailures) return
+    if (this.#unanswered.size >= mostUnanswered) this.#unreserve(this.#unanswered.keys().next().value!)
+    this.#unanswered.set(settlement, performance.now())
+    this.#beginRounds()
+  }
+
+  #unreserve(settlement: Settlement): void {
+    this.#unanswered.delete(settlement)
+    this.#pay(settlement, settlement.unreserve())
+  }
+
+  #beginRounds(): void {
+    if (this.#rounds !== undefined) return
+    this.#rounds = setInterval(() => this.#makeRound(), renewEveryMs)
+    this.#rounds.unref()
+  }
+
+  #makeRound(): void {
+    if (this.#holding.size === 0 && this.#unanswered.size === 0) {
       this.stop()
       return
     }
@@ -218,6 +257,10 @@ export class Settler {
       if (now - renewedAt < shortest / 3 - renewEveryMs) continue
       this.#holding.set(settlement, now)
       this.#pay(settlement, renewals)
+    }
+    for (const [settlement, since] of this.#unanswered) {
+      if (now - since < answersWithinMs) return
+      this.#unreserve(settlement)
     }
   }
 
@@ -236,23 +279,16 @@ export class Settler {
     this.#warnOnce(
       'RAMPMETER_POLICY_FUNCTION_FAILED',
       `the function \`counts\` of policy ${JSON.stringify(policy.name)} ${failed}; the response was counted as a failure`,
+      policy.name,
     )
     return true
   }
 
-  #warnOnce(code: Parameters<typeof warn>[0], message: string): void {
-    if (this.#warned.has(code)) return
-    this.#warned.add(code)
+  /** Warns once of each kind, and where it is about one of several things once of each, a hundred in all. */
+  #warnOnce(code: Parameters<typeof warn>[0], message: string, about = ''): void {
+    const warning = `${code} ${about}`
+    if (this.#warned.has(warning) || this.#warned.size >= mostWarnings) return
+    this.#warned.add(warning)
     warn(code, message)
   }
-}
-
-/** Does something when a handler answers a client that has gone. */
-function whenAnswered(res: Response, act: () => void): void {
-  const end = res.end.bind(res)
-  res.end = function answered(...args: Parameters<Response['end']>) {
-    res.end = end
-    act()
-    return end(...args)
-  } as Response['end']
 }

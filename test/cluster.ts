@@ -15,6 +15,8 @@ export interface TestCluster extends ServerClock {
   connect(options?: ConstructorParameters<typeof Cluster>[1]): Cluster
   /** Ends a master as a crash would. */
   kill(master: number): Promise<void>
+  /** Stops a master without closing its connections: it takes bytes and answers none, until what is returned is called. */
+  freeze(master: number): () => void
   /** Begins to move a slot that has no keys: its owner sends on, to another master, whoever asks for what it has not. */
   beginMove(slot: number, from: number, to: number): Promise<void>
   /** Makes another master the owner of a slot that has no keys, or none at the one that has it. */
@@ -42,6 +44,10 @@ export async function startClusterWithClock(startUs: number): Promise<TestCluste
   const masters = servers.map(({ port }) => new Redis({ port, host: '127.0.0.1' }))
   // One that is killed is not looked for any more.
   for (const master of masters) master.on('error', () => {})
+
+  const pids = await Promise.all(
+    masters.map(async (master) => Number(/^process_id:(\d+)/m.exec(await master.info('server'))![1])),
+  )
 
   const from = (nth: number): number => Math.ceil((slots * nth) / size)
   await Promise.all(
@@ -84,6 +90,10 @@ export async function startClusterWithClock(startUs: number): Promise<TestCluste
     async kill(nth) {
       masters[nth]!.disconnect()
       await servers[nth]!.stop()
+    },
+    freeze(nth) {
+      process.kill(pids[nth]!, 'SIGSTOP')
+      return () => void process.kill(pids[nth]!, 'SIGCONT')
     },
     async beginMove(slot, from, to) {
       await masters[to]!.cluster('SETSLOT', slot, 'IMPORTING', await masters[from]!.cluster('MYID'))

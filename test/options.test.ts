@@ -5,12 +5,17 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { presetTiers } from '../src/classify/presets.ts'
 import { errorCodes, RampmeterError, type ErrorCode } from '../src/errors.ts'
 import { apiKey } from '../src/identify/api-key.ts'
+import { bearer } from '../src/identify/bearer.ts'
+import { introspect } from '../src/identify/introspect.ts'
 import { session } from '../src/identify/session.ts'
+import { webBotAuth } from '../src/identify/web-bot-auth/web-bot-auth.ts'
 import { readLimiterOptions, readRoute, type LimiterOptions } from '../src/options.ts'
+import { failures } from '../src/policies/failures.ts'
 import { fixedWindow } from '../src/policies/fixed-window.ts'
 import { slidingLog } from '../src/policies/sliding-log.ts'
 import { slidingWindow } from '../src/policies/sliding-window.ts'
 import { tokenBucket } from '../src/policies/token-bucket.ts'
+import { uniqueTargets } from '../src/policies/unique-targets.ts'
 import { rampmeter } from '../src/rampmeter.ts'
 import { memoryStore } from '../src/stores/memory.ts'
 import { redisStore } from '../src/stores/redis/redis-store.ts'
@@ -103,6 +108,26 @@ const mistakes: readonly [unknown, ErrorCode, RegExp][] = [
     'RAMPMETER_STATE_ID_CLASH',
     /"policy-4wzx" and "policy-b6cd"/,
   ],
+  [{ policies: [hour], pools: { p: { policies: [hour] } } }, 'RAMPMETER_INVALID_OPTION', /`pools`.*beside `policies`/],
+  [{ pools: { p: { policies: [hour] } } }, 'RAMPMETER_INVALID_OPTION', /no tier draws on the pool "p"/],
+  ...[
+    [failures({ name: 'f', quota: 9, window: '1h' }), /the pool "p": the policy "f" counts failures/],
+    [uniqueTargets({ name: 'u', quota: 9, window: '1h' }), /"u" counts targets/],
+    [slidingWindow({ name: 'q', quota: () => 9, window: '1h' }), /"q" has a quota that depends on the client/],
+    [slidingWindow({ name: 'a', quota: 9, window: '1h', partition: 'address' }), /"a" has a `partition`/],
+    [slidingWindow({ name: 'a', quota: 9, window: '1h', partition: () => 'x' }), /"a" has a `partition`/],
+  ].flatMap(([policy, message]) =>
+    // Whether one tier draws on it or several.
+    [['a'], ['a', 'b']].map((names): [unknown, ErrorCode, RegExp] => [
+      {
+        pools: { p: { policies: [policy] } },
+        tiers: Object.fromEntries(names.map((name) => [name, { policies: [], pool: 'p' }])),
+        classify: () => 'a',
+      },
+      'RAMPMETER_INVALID_OPTION',
+      message as RegExp,
+    ]),
+  ),
   [{ routes: [] }, 'RAMPMETER_INVALID_OPTION', /`routes`/],
   [{ routes: { search: {} } }, 'RAMPMETER_INVALID_ROUTE', /routes\["search"\]/],
   [{ routes: { '/a': null } }, 'RAMPMETER_INVALID_OPTION', /routes\["\/a"\]/],
@@ -166,6 +191,21 @@ describe('rampmeter', () => {
   it('shows no secret', () => {
     const options = { keySecret: ['hunter2', 'hunter3'], docsUrl: `https://user:${'p'.repeat(60)}` } as LimiterOptions
     expect(mistakeOf(() => rampmeter(options)).message).not.toMatch(/hunter|ppp/)
+  })
+
+  it('shows no password of a URL', () => {
+    const tokens = { issuer: 'https://id.example.com', audience: 'https://api.example.com' }
+    const url = 'https://ann:hunt@er2@id.example.com'
+    const { message } = mistakeOf(() => bearer({ ...tokens, jwks: url }))
+    expect(message).toContain('saw "https://…@id.example.com"')
+    for (const make of [
+      () => introspect({ endpoint: url, clientId: 'api', clientSecret: 'x' }),
+      () => webBotAuth({ origin: tokens.audience, directories: { [url]: true } }),
+      () => webBotAuth({ origin: tokens.audience, directories: { [url]: false as never } }),
+    ]) {
+      expect(mistakeOf(make).message).toContain('…@id.example.com')
+      expect(mistakeOf(make).message).not.toMatch(/ann|hunt|er2/)
+    }
   })
 
   it('opens no store before all else is found right', async () => {
@@ -234,9 +274,19 @@ describe('limiter.route', () => {
     [{ replace: true }, 'RAMPMETER_INVALID_OPTION'],
     [{ policies: { gold: [] } }, 'RAMPMETER_UNKNOWN_TIER'],
     [{ policies: [slidingLog({ name: 'hour', quota: 1, window: '1h' })] }, 'RAMPMETER_DUPLICATE_POLICY'],
+    [{ highRisk: true }, 'RAMPMETER_INVALID_OPTION'],
+    [{ highRisk: true, policies: { default: [day] } }, 'RAMPMETER_INVALID_OPTION'],
   ])('finds the mistake in %j', (options, code) => {
     const limiter = rampmeter({ policies: [hour] })
     expect(mistakeOf(() => limiter.route(options as object)).code).toBe(code)
+  })
+
+  it('says what a highRisk route lacks', () => {
+    const limiter = rampmeter({ policies: [hour] })
+    expect(mistakeOf(() => limiter.route({ highRisk: true })).message).toMatch(/own `policies`, and there are none/)
+    expect(mistakeOf(() => limiter.route({ highRisk: true, policies: { default: [day] } })).message).toMatch(
+      /as one list/,
+    )
   })
 
   it('has defaults', () => {
@@ -248,6 +298,12 @@ describe('limiter.route', () => {
       costHeader: undefined,
       target: undefined,
       highRisk: false,
+      critical: false,
+      health: true,
+      requirePoP: false,
+      scopes: [],
+      ladder: undefined,
+      requireApproval: false,
     })
     expect(readRoute({ policies: [] }, 'a route').policies).toEqual({ default: [] })
   })
@@ -272,6 +328,11 @@ describe('policies', () => {
     [() => fixedWindow({ name: 'größe', quota: 5, window: '1m' }), 'RAMPMETER_POLICY_NAME'],
     [() => fixedWindow({ quota: 5, window: '1m', partition: 'tenant' as never }), 'RAMPMETER_INVALID_OPTION'],
     [() => fixedWindow({ quota: 5, window: '1m', unit: 'größe' }), 'RAMPMETER_INVALID_OPTION'],
+    [() => fixedWindow({ quota: 5, window: '5h', align: 'utc' }), 'RAMPMETER_INVALID_OPTION'],
+    [() => fixedWindow({ quota: 5, window: '36h', align: 'utc' }), 'RAMPMETER_INVALID_OPTION'],
+    [() => fixedWindow({ quota: 5, window: 7, align: 'utc' }), 'RAMPMETER_INVALID_OPTION'],
+    [() => fixedWindow({ quota: 5, window: 'month' } as never), 'RAMPMETER_INVALID_OPTION'],
+    [() => fixedWindow({ quota: 5, window: '1d', align: { day: 3 } } as never), 'RAMPMETER_INVALID_OPTION'],
     [() => slidingLog(undefined as never), 'RAMPMETER_INVALID_OPTION'],
     [() => slidingLog({ quota: 5, windowMs: 60_000 } as never), 'RAMPMETER_UNKNOWN_OPTION'],
   ] as [() => unknown, ErrorCode][])('find the mistake in %s', (make, code) => {
@@ -281,6 +342,21 @@ describe('policies', () => {
   it('tell what was misspelt where something is missing', () => {
     const { message } = mistakeOf(() => tokenBucket({ quota: 5, windowMs: 60_000 } as never))
     expect(message).toMatch(/unknown option `windowMs`; there are name, .*window/)
+  })
+
+  it.each([
+    ['week', /is "week"; .*; a week is "7d"/],
+    ['1w', /; a week is "7d"/],
+    ['2 weeks', /; a week is "7d"/],
+    ['month', /; calendar months are a window of fixedWindow/],
+    ['1mo', /; calendar months are a window of fixedWindow/],
+    ['1y', /to 366 days \(/],
+  ])('say what to write instead of a window of %s', (window, message) => {
+    expect(mistakeOf(() => slidingWindow({ quota: 5, window: window as never })).message).toMatch(message)
+  })
+
+  it.each(['10m', '6h', '8h', '1d', '2d', '7d', '14d', '30d'] as const)('may begin with the calendar: %s', (window) => {
+    expect(() => fixedWindow({ quota: 5, window, align: 'utc' })).not.toThrow()
   })
 
   it('may have a quote in their name', () => {
@@ -317,7 +393,6 @@ describe('readLimiterOptions', () => {
       exposeHeaders: false,
       property: 'rateLimit',
       onStoreError: 'local',
-      processes: 1,
       deadlineMs: 50,
       mode: 'enforce',
       enforcePercent: 100,

@@ -16,25 +16,48 @@ function joined(limiters: readonly RateLimiterAbstract[]): (client: string) => P
   return async (client) => Object.values(await union.consume(client))
 }
 
-/** A refusal rejects, so whatever resolves was admitted. */
+/** A refusal rejects with what a limiter would resolve with, or with those of several. */
 function deciding(limiters: readonly RateLimiterAbstract[], close: () => Promise<void>): Decider {
   const consume = joined(limiters)
-  return { decide: async (client) => (await consume(client)).length === limiters.length, close }
+  return {
+    async decide(client) {
+      try {
+        await consume(client)
+        return true
+      } catch (refusal) {
+        if (refusal instanceof Error) throw refusal
+        return false
+      }
+    },
+    close,
+  }
 }
 
-function redisLimiters(limits: readonly Limit[], storeClient: Redis, prefix: string): RateLimiterRedis[] {
+function redisLimiters(
+  limits: readonly Limit[],
+  storeClient: Redis,
+  prefix: string,
+  remembersRefusals = false,
+): RateLimiterRedis[] {
   return limits.map(
     ({ name, quota, windowMs }) =>
-      new RateLimiterRedis({ storeClient, keyPrefix: `${prefix}:${name}`, points: quota, duration: windowMs / 1000 }),
+      new RateLimiterRedis({
+        storeClient,
+        keyPrefix: `${prefix}:${name}`,
+        points: quota,
+        duration: windowMs / 1000,
+        ...(remembersRefusals && { inMemoryBlockOnConsumed: quota }),
+      }),
   )
 }
 
 export const rateLimiterFlexible: Library = {
   name: 'rate-limiter-flexible',
+  asShipped: true,
 
   async onRedis(limits, redisUrl) {
     const redis = new Redis(redisUrl)
-    return deciding(redisLimiters(limits, redis, `rlf-${limits.length}`), async () => void (await redis.quit()))
+    return deciding(redisLimiters(limits, redis, 'rlflx'), async () => void (await redis.quit()))
   },
 
   async inMemory(limits) {
@@ -69,5 +92,17 @@ export const rateLimiterFlexible: Library = {
       next()
     }
     return [limitRate]
+  },
+}
+
+/** With the cache of refused keys that its documentation advises against floods. */
+export const rateLimiterFlexibleRemembering: Library = {
+  name: 'rate-limiter-flexible, inMemoryBlockOnConsumed',
+  asShipped: false,
+
+  async onRedis(limits, redisUrl) {
+    const redis = new Redis(redisUrl)
+    const close = async (): Promise<void> => void (await redis.quit())
+    return deciding(redisLimiters(limits, redis, 'rlflx-remembering', true), close)
   },
 }

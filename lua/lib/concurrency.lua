@@ -1,5 +1,5 @@
 -- The twin of src/policies/concurrency.ts, where the arithmetic is explained. Leases are a sorted set of their own, by when each
--- runs out; the record in the partition keeps how long a slot is held, and when that was learned: 8 bytes each.
+-- runs out; the record in the partition keeps how long a slot is held, and when one was last taken or given back: 8 bytes each.
 -- A charge whose `added` is 1 is for slots that nobody gives back.
 define[6] = function()
   local unknown_hold, smoothing = 1000000, 8
@@ -59,10 +59,10 @@ define[6] = function()
     open = function(stored, limit, now)
       local state = stored
       if not stored then
-        state = { held = 0, held_at = 0 }
+        state = { held = 0, changed_at = 0 }
       elseif type(stored) == 'string' then
-        local held, held_at = struct.unpack('<dd', stored)
-        state = { held = held, held_at = held_at }
+        local held, changed_at = struct.unpack('<dd', stored)
+        state = { held = held, changed_at = changed_at }
       end
       state.key = limit.own_key
       state.live = string.format('(%.0f', now)
@@ -82,8 +82,8 @@ define[6] = function()
           state.mended = true
         end
       end
-      if state.held > 0 and (state.held_at + limit.window <= now or state.held_at > now + limit.window) then
-        state.held, state.held_at = 0, 0
+      if state.changed_at > 0 and (state.changed_at + limit.window <= now or state.changed_at > now + limit.window) then
+        state.held, state.changed_at = 0, 0
         state.mended = true
       end
       return state
@@ -110,7 +110,7 @@ define[6] = function()
       end
       if limit.added == 1 then return expiry end
       local hold = state.held == 0 and unknown_hold or state.held
-      return math.min(expiry, now + math.max(1000, math.ceil(hold * excess / math.max(1, held))))
+      return math.min(expiry, now + math.max(1000, math.ceil(hold * excess / math.max(1, held)), now - state.changed_at))
     end,
 
     remaining = function(state, limit)
@@ -123,6 +123,7 @@ define[6] = function()
         if not score then added = added + 2 ^ (index - 1) end
       end
       add(state, limit, now)
+      state.changed_at = now
       return added
     end,
 
@@ -140,7 +141,7 @@ define[6] = function()
       else
         state.held = math.max(1, state.held + math.floor((duration - state.held) / smoothing))
       end
-      state.held_at = now
+      state.changed_at = now
     end,
 
     renew = add,
@@ -154,8 +155,8 @@ define[6] = function()
         local second = math.ceil(ends / 1000000)
         redis.call('PEXPIRE', state.key, string.format('%.0f', math.ceil((second * 1000000 - now) / 1000)))
       end
-      if state.held > 0 then ends = math.max(ends, state.held_at + limit.window) end
-      return struct.pack('<dd', state.held, state.held_at), ends
+      if state.held > 0 then ends = math.max(ends, state.changed_at + limit.window) end
+      return struct.pack('<dd', state.held, state.changed_at), ends
     end,
   }
 end

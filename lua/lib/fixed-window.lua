@@ -85,6 +85,17 @@ define[4] = function()
       state.used = state.used - math.min(state.used, cost)
     end,
 
+    room = function(state, limit)
+      local ends = state.ends
+      return {
+        quota = limit.quota,
+        window = limit.window,
+        cell = 0,
+        used_at = function(time) return time < ends and state.used or 0 end,
+        falls_to = function(target) return state.used <= target and 0 or ends end,
+      }
+    end,
+
     expires = expires,
 
     pack = function(state, limit, now)

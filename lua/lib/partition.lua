@@ -2,9 +2,10 @@
 -- A record is its header, <state id: 4 bytes> <expires, in seconds: 5> <length: 2>, and as many bytes as its algorithm packs.
 
 -- Reads the records of a key. Bytes are unpacked only for the policies that a decision opens.
-local function load_partition(key)
-  local partition = { key = key, order = {}, records = {}, stored = redis.call('GET', key) }
-  local value = partition.stored
+-- value: what it holds, where that is known. `apart`: the key is none of a partition, of which the call needs nothing.
+local function load_partition(key, value, apart)
+  if value == nil and not apart then value = redis.call('GET', key) end
+  local partition = { key = key, order = {}, records = {}, stored = value }
   if value then
     local from, size = 1, #value
     while from + 10 <= size do
@@ -78,11 +79,13 @@ end
 -- whose limit is not the one in force any more.
 local function read_entry(plan, from, base, commit, correcting)
   local extra = plan[from + 8]
+  local own_key = KEYS[base + plan[from + 1]]
   return {
     commit = commit,
     correcting = correcting,
-    key = KEYS[base + plan[from]],
-    own_key = KEYS[base + plan[from + 1]],
+    apart = plan[from] == 0,
+    key = plan[from] == 0 and own_key or KEYS[base + plan[from]],
+    own_key = own_key,
     kind = plan[from + 2],
     id = plan[from + 3],
     window = plan[from + 4],

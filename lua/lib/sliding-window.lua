@@ -1,5 +1,5 @@
 -- The twin of src/policies/sliding-window.ts, where the arithmetic is explained.
--- A state is a flat row: time, count, time, count, … Packed: 7 and 5 bytes.
+-- A state is a flat row: time, count, time, count, … Packed: their sum (6 bytes), which spares adding them up, then 7 and 5 each.
 define[2] = function()
   local most_entries, most_count = 16, 1099511627775
 
@@ -7,6 +7,16 @@ define[2] = function()
     local sum = 0
     for index = 2, #state, 2 do sum = sum + state[index] end
     return sum
+  end
+
+  local function latest_at(state, index, cell, now)
+    local at = state[index]
+    if cell == 0 then return at end
+    local ends = (math.floor(at / cell) + 1) * cell
+    if ends > now then return ends end
+    local last = index
+    while last + 2 < #state and state[last + 2] < ends do last = last + 2 end
+    return state[last]
   end
 
   local function drop(state, index)
@@ -33,8 +43,8 @@ define[2] = function()
       if not stored then return {} end
       local state = stored
       if type(stored) == 'string' then
-        local entries = #stored / 12
-        state = { struct.unpack('<' .. string.rep('I7I5', entries), stored) }
+        local entries = (#stored - 6) / 12
+        state = { struct.unpack('<' .. string.rep('I7I5', entries), stored, 7) }
         state[#state] = nil -- where unpacking ended
       end
       while #state > 0 and state[1] + limit.window <= now do drop(state, 1) end
@@ -88,10 +98,41 @@ define[2] = function()
       end
     end,
 
+    room = function(state, limit, now)
+      local cell, window = 0, limit.window
+      if limit.quota > most_entries then
+        cell = math.ceil(window / 14)
+        window = cell * 14
+      end
+      return {
+        quota = limit.quota,
+        window = window,
+        cell = cell,
+        used_at = function(time)
+          local left = used(state)
+          for index = 1, #state, 2 do
+            if latest_at(state, index, cell, now) + window > time then break end
+            left = left - state[index + 1]
+          end
+          return left
+        end,
+        falls_to = function(target)
+          local left, time = used(state), now
+          for index = 1, #state, 2 do
+            if left <= target then break end
+            left = left - state[index + 1]
+            time = latest_at(state, index, cell, now) + window
+          end
+          return time
+        end,
+      }
+    end,
+
     expires = expires,
 
     pack = function(state, limit, now)
-      return struct.pack('<' .. string.rep('I7I5', #state / 2), unpack(state)), expires(state, limit, now)
+      local bytes = struct.pack('<I6' .. string.rep('I7I5', #state / 2), used(state), unpack(state))
+      return bytes, expires(state, limit, now)
     end,
   }
 end

@@ -104,6 +104,18 @@ define[1] = function()
       state.at = math.max(state.at, now)
     end,
 
+    room = function(state, limit)
+      return {
+        refills = true,
+        deficit = state.deficit,
+        at = state.at,
+        quota = state.quota,
+        scale = state.scale,
+        weight = weight_of(limit, state.scale),
+        capacity = limit.capacity,
+      }
+    end,
+
     expires = expires,
 
     pack = function(state)

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import { createNotes } from '../notes.ts'
 
 export interface ActivityOptions {
   /** How many requests a client may send in a minute and be taken for a person. */
@@ -39,7 +40,7 @@ export function createActivity(options: ActivityOptions): Activity {
   const { threshold, now } = options
   const kept = threshold + 1
   const clients = new LRUCache<string, Latest>({ max: Math.min(mostClients, Math.floor(mostTimes / kept)) })
-  const counted = new WeakSet<object>()
+  const counted = createNotes<object, true>()
 
   function note(latest: Latest, time: number): void {
     if (latest.times.length < kept) {
@@ -58,8 +59,8 @@ export function createActivity(options: ActivityOptions): Activity {
         latest = { times: [], oldest: 0 }
         clients.set(clientId, latest)
       }
-      if (!counted.has(request)) {
-        counted.add(request)
+      if (counted.get(request) === undefined) {
+        counted.set(request, true)
         note(latest, time)
       }
       return latest.times.length === kept && time - latest.times[latest.oldest]! < windowMs

@@ -15,9 +15,22 @@ export function createClassifier({
   classify,
 }: ClassifierOptions): (req: Request, identified: IdentifiedClient) => Promise<Client> {
   return async function classifyRequest(req: Request, identified: IdentifiedClient): Promise<Client> {
-    const { namedTier, provesKey, ...known } = identified
-    const tier = onlyTier ?? namedTier ?? presetTierOf({ ...known, provesKey })
-    const client: Client = { ...known, tier }
-    return classify === undefined ? client : { ...client, tier: await classify(req, client) }
+    const client = clientIn(onlyTier ?? identified.namedTier ?? presetTierOf(identified), identified)
+    return classify === undefined ? client : clientIn(await classify(req, client), identified)
+  }
+}
+
+/** One by one: what is left of an object when some of it is taken out is slow to make, and slow to read for good. */
+function clientIn(tier: string, identified: IdentifiedClient): Client {
+  return {
+    id: identified.id,
+    kind: identified.kind,
+    tier,
+    provedBy: identified.provedBy,
+    confidence: identified.confidence,
+    reasons: identified.reasons,
+    claims: identified.claims,
+    address: identified.address,
+    hint: identified.hint,
   }
 }

@@ -40,7 +40,8 @@ const tiersSchema = z.strictObject({ perAddress: z.int().min(1).max(1e12).option
  * The six tiers that a limiter has when it is given none. To change one, `{ ...presetTiers(), human: { … } }`.
  *
  * Each has a token bucket `per-minute` and a sliding window `per-hour`; `agent` and `verified-agent` get 500 requests extra in
- * their first five minutes. Their `priority`, for pools, rises from 0 (`anonymous`, `unverified-agent`) to 4 (`premium`).
+ * their first five minutes. Their `priority` rises from 0 (`anonymous`, `unverified-agent`) to 4 (`premium`), which is never cut below
+ * three quarters where the limiter is `adaptive`.
  *
  * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION`, `RAMPMETER_UNKNOWN_OPTION`
  */
@@ -56,7 +57,7 @@ export function presetTiers(options: PresetTiersOptions = {}): Record<PresetTier
     human: { policies: [...policiesOf('human'), ...addressCap], priority: 1 },
     agent: { policies: policiesOf('agent'), priority: 2, initialBurst: { ...firstMinutes } },
     'verified-agent': { policies: policiesOf('verified-agent'), priority: 3, initialBurst: { ...firstMinutes } },
-    premium: { policies: policiesOf('premium'), priority: 4 },
+    premium: { policies: policiesOf('premium'), priority: 4, adaptive: { floor: 0.75 } },
   }
 }
 

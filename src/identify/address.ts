@@ -1,7 +1,7 @@
 import { isIP } from 'node:net'
 import type { Request } from 'express'
 import ipaddr from 'ipaddr.js'
-import { LRUCache } from 'lru-cache'
+import { Recent } from '../recent.ts'
 import { warn } from '../errors.ts'
 import { isThenable } from './thenable.ts'
 
@@ -29,7 +29,7 @@ const rememberedAddresses = 10_000
  */
 export function createAddressReader(options: AddressReaderOptions): (req: Request) => string {
   const { trustedAddress, ipv6Subnet } = options
-  const known = new LRUCache<string, string>({ max: rememberedAddresses })
+  const known = new Recent<string, string>({ max: rememberedAddresses })
   const checkTrustProxy = trustedAddress === undefined ? createTrustProxyCheck() : undefined
   let reported = false
 
@@ -86,6 +86,12 @@ function partitionOf(text: string, ipv6Subnet: number): string | undefined {
   if (read.isIPv4MappedAddress()) return `ip:${read.toIPv4Address().toString()}`
   const subnet = read.parts.map((part, index) => part & groupMask(ipv6Subnet - index * 16))
   return `ip:${new ipaddr.IPv6(subnet).toRFC5952String()}/${ipv6Subnet}`
+}
+
+/** The client id of an address, which may be written with the subnet's length; undefined where it is none. */
+export function addressIdOf(written: string, ipv6Subnet: number): string | undefined {
+  const own = `/${ipv6Subnet}`
+  return partitionOf(written.endsWith(own) ? written.slice(0, -own.length) : written, ipv6Subnet)
 }
 
 /** Keeps the first `bits` of a 16-bit group. */

@@ -5,9 +5,11 @@ import * as z from 'zod'
 import { parseDuration, type Duration } from '../duration.ts'
 import { RampmeterError } from '../errors.ts'
 import { readOptions } from '../read-options.ts'
+import { onlyField } from './fields.ts'
+import { isProven, noteProven } from './proven.ts'
 import { identityOf, type Presumption, type Subject } from './subject.ts'
 import { isThenable } from './thenable.ts'
-import type { Verification, Verifier } from './verifier.ts'
+import type { Attempts, Verification, Verifier } from './verifier.ts'
 
 export interface ApiKeyOptions {
   /**
@@ -32,7 +34,7 @@ export interface ApiKeyOptions {
   cache?: Duration
   /**
    * What becomes of a key that `lookup` does not know: `anonymous` (default) leaves the request to the app's own
-   * authentication, charged to its address; `refuse` answers 401.
+   * authentication, charged to its address, but for routes with a price, where it is 401; `refuse` answers 401.
    */
   unknown?: 'anonymous' | 'refuse'
 }
@@ -83,31 +85,52 @@ const absent: Verification = Object.freeze({ outcome: 'absent' })
  */
 export function apiKey(options: ApiKeyOptions): Verifier {
   const { header, lookup, cache, unknown } = readOptions(schema, options, 'apiKey')
-  const notKnown = unknown === 'refuse' ? refusal(header) : passing
+  const refused = refusal(header)
+  const notKnown = unknown === 'refuse' ? refused : passing(refused.challenge)
+  // Nothing has to be done to see it, so it counts for nothing.
+  const notUsable: Verification =
+    notKnown.outcome === 'invalid'
+      ? { ...notKnown, counts: false }
+      : { outcome: 'absent', note: unknownNote, challenge: refused.challenge }
   const find = createFinder(lookup, notKnown, cache)
 
   return {
     name: 'api-key',
-    verify(req) {
-      const shown = readField(req, header)
+    mayProveKey: false,
+    asks: askingFor(header),
+    verify(req, attempts) {
+      const shown = onlyField(req, header)
       if (shown === undefined) return absent
-      if (shown === null) return notKnown
+      if (shown === null) return notUsable
       const key = header === 'authorization' ? bearerOf(shown) : shown
-      if (key === undefined) return absent
-      if (key === '' || key.length > longestKey) return notKnown
-      return find(key, req)
+      if (key === undefined || (header === 'authorization' && isProven(req, attempts))) return absent
+      if (key === '' || key.length > longestKey) return notUsable
+      const found = find(key, req, attempts)
+      if (header !== 'authorization') return found
+      return isThenable(found)
+        ? found.then((answer) => noteGood(answer, req, attempts))
+        : noteGood(found, req, attempts)
     },
   }
 }
 
-const passing: Verification = Object.freeze({ outcome: 'absent', note: 'an API key was shown that is not known' })
+function noteGood(answer: Verification, req: Request, attempts: Attempts): Verification {
+  if (answer.outcome === 'verified') noteProven(req, attempts)
+  return answer
+}
+
+const unknownNote = 'an API key was shown that is not known'
+
+function passing(challenge: string): Verification {
+  return Object.freeze({ outcome: 'absent', note: unknownNote, failed: true, challenge })
+}
 
 /**
  * A 401 must carry a challenge (RFC 9110 section 15.5.2), and no registered scheme describes a key in a field of its own. So
  * the scheme is the unregistered `ApiKey`, which tells a program where the key goes in the words of OpenAPI; not `Bearer`,
  * which would send it to the wrong field.
  */
-function refusal(header: string): Verification {
+function refusal(header: string): Verification & { readonly outcome: 'invalid' } {
   const challenge =
     header === 'authorization'
       ? 'Bearer realm="api", error="invalid_token"'
@@ -115,27 +138,18 @@ function refusal(header: string): Verification {
   return Object.freeze({ outcome: 'invalid', reason: 'the API key is not known', challenge })
 }
 
+/** What asks whoever showed none for one. */
+function askingFor(header: string): NonNullable<Verifier['asks']> {
+  if (header === 'authorization') {
+    return { challenge: 'Bearer realm="api"', words: 'an API key as the Bearer token of the field Authorization' }
+  }
+  const field = header.replace(/(?<=^|-)[a-z]/g, (letter) => letter.toUpperCase()).replace(/\bApi\b/g, 'API')
+  return { challenge: `ApiKey realm="api", in="header", name="${header}"`, words: `an API key in the field ${field}` }
+}
+
 /** RFC 6750 section 2.1, where what follows need not be the token68 that the RFC asks for. Undefined for another scheme. */
 function bearerOf(value: string): string | undefined {
   return /^bearer(?: +|$)/i.test(value) ? value.slice(6).trimStart() : undefined
-}
-
-/** The value of a field that came once; null if it came more often, undefined if it did not come. */
-function readField(req: Request, header: string): string | null | undefined {
-  const joined = req.headers[header]
-  if (joined === undefined) return undefined
-  // Node joins two fields of a name with a comma, and of some names, Authorization among them, drops the second.
-  let value: string | undefined
-  const raw: string[] = req.rawHeaders ?? []
-  for (let index = 0; index < raw.length; index += 2) {
-    const name = raw[index]!
-    if (name.length !== header.length || name.toLowerCase() !== header) continue
-    if (value !== undefined) return null
-    value = raw[index + 1]
-  }
-  if (value !== undefined) return value
-  // Serverless adapters leave it empty, and middleware may have set the field itself.
-  return typeof joined !== 'string' || joined.includes(',') ? null : joined
 }
 
 /**
@@ -145,7 +159,7 @@ function createFinder(
   lookup: ApiKeyOptions['lookup'],
   notKnown: Verification,
   cacheMs: number | undefined,
-): (key: string, req: Request) => Verification | Promise<Verification> {
+): (key: string, req: Request, attempts: Attempts) => Verification | Promise<Verification> {
   const underWay = new LRUCache<string, Promise<Verification>>({ max: remembered, ttl: joinedForMs, perf })
   // Two caches, so that trying made-up keys drives out other made-up keys only.
   const found =
@@ -165,10 +179,14 @@ function createFinder(
     return verification
   }
 
-  return function find(key, req) {
+  return function find(key, req, attempts) {
     const name = hash('sha256', key, 'base64')
-    const known = found?.get(name) ?? underWay.get(name)
-    if (known !== undefined) return known
+    return found?.get(name) ?? attempts.check(`api-key ${name}`, () => look(key, name, req))
+  }
+
+  function look(key: string, name: string, req: Request): Verification | Promise<Verification> {
+    const joined = underWay.get(name)
+    if (joined !== undefined) return joined
     if (missing?.has(name)) return notKnown
 
     let answer: ReturnType<typeof lookup>

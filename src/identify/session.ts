@@ -36,6 +36,9 @@ export function session(who: (req: Request) => SessionSubject | Promise<SessionS
   }
   return {
     name: 'session',
+    mayProveKey: false,
+    // No registered scheme describes a login, and a 401 has to carry one (RFC 9110 section 15.5.2).
+    asks: { challenge: 'Session realm="api"', words: 'a login session of this app' },
     mayChange: true,
     verify(req) {
       const subject = who(req)

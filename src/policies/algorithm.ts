@@ -1,3 +1,6 @@
+import type { StandingQuery } from '../standing.ts'
+import type { Room } from './schedule.ts'
+
 /** The numbers an algorithm works with. Times are microseconds, amounts whole units. */
 export interface Limit {
   readonly windowUs: number
@@ -12,6 +15,8 @@ export interface Limit {
   readonly seating?: Seating | undefined
   /** Slots that nobody gives back: they come back when their leases run out. */
   readonly untilExpiry?: boolean | undefined
+  /** Of a client's standing: what is asked of it. */
+  readonly standing?: StandingQuery | undefined
 }
 
 /** A tier's place among those that share a pool. */
@@ -69,6 +74,8 @@ export interface Algorithm<State> {
   refund(state: State, limit: Limit, now: number, chargedAt: number, cost: number, added: number): void
   /** When nothing in the state counts any more. */
   expires(state: State, limit: Limit, now: number): number
+  /** The room that is left, for the retry schedule. None where nobody knows when room comes back, or where it is told spread already. */
+  room?(state: State, limit: Limit, now: number): Room
   /** When the state is worth nothing any more; from then on it is as if there were none. Default: when it expires. */
   kept?(state: State, limit: Limit, now: number): number
 }

@@ -1,11 +1,17 @@
 import type { Request } from 'express'
 import type { Client } from '../client.ts'
 import type { Duration } from '../duration.ts'
-import type { Amount, Policy, PolicyOptions } from '../policy.ts'
+import type { Amount, Cost, Policy, PolicyOptions } from '../policy.ts'
 import { membersOf, type Algorithm, type Limit } from './algorithm.ts'
 import { buildPolicy, concurrencyShape } from './build.ts'
 
-export interface ConcurrencyOptions extends Omit<PolicyOptions, 'unit' | 'cost' | 'maxRate'> {
+export interface ConcurrencyOptions extends Omit<PolicyOptions, 'charge'> {
+  /** The quota unit that is told. Default `concurrent-requests`. */
+  unit?: string
+  /** How many slots a request takes, at most 32. Default 1, whatever the route costs. Not with `per`. */
+  cost?: Cost
+  /** Slots are taken when the request starts. */
+  charge?: 'before'
   /** How many at once. */
   quota: Amount
   /**
@@ -39,8 +45,8 @@ export interface ConcurrencyState {
   readonly leases: Map<string, number>
   /** How long a slot is held, in µs, smoothed; 0 while none has been given back. */
   held: number
-  /** When that was learned, in µs. A lease later it is forgotten. */
-  heldAt: number
+  /** When a slot was last taken or given back, in µs. A lease later it is forgotten how long slots are held. */
+  changedAt: number
 }
 
 /** What a refused client is told while nobody knows yet how long slots are held, in µs. */
@@ -57,15 +63,15 @@ function unheld(state: ConcurrencyState, limit: Limit): number {
 
 export const concurrencyAlgorithm: Algorithm<ConcurrencyState> = {
   open(stored, limit, now) {
-    if (stored === undefined) return { leases: new Map(), held: 0, heldAt: 0 }
+    if (stored === undefined) return { leases: new Map(), held: 0, changedAt: 0 }
     for (const [member, until] of stored.leases) {
       if (until <= now) stored.leases.delete(member)
       // A clock that stepped forward and back left leases that would outlive every process.
       else if (until > now + 2 * limit.windowUs) stored.leases.set(member, now + limit.windowUs)
     }
-    if (stored.heldAt + limit.windowUs <= now || stored.heldAt > now + limit.windowUs) {
+    if (stored.changedAt + limit.windowUs <= now || stored.changedAt > now + limit.windowUs) {
       stored.held = 0
-      stored.heldAt = 0
+      stored.changedAt = 0
     }
     return stored
   },
@@ -73,7 +79,7 @@ export const concurrencyAlgorithm: Algorithm<ConcurrencyState> = {
   needs: (state, limit) => unheld(state, limit),
 
   earliest(state, limit, now, cost) {
-    const { leases, held } = state
+    const { leases, held, changedAt } = state
     const excess = leases.size + cost - limit.quota
     if (excess <= 0) return now
     const expiries = [...leases.values()].sort((one, other) => one - other)
@@ -81,7 +87,8 @@ export const concurrencyAlgorithm: Algorithm<ConcurrencyState> = {
     if (limit.untilExpiry === true) return expiry
     // With so many at work, the next one is done after its share of the time that one takes.
     const share = Math.ceil(((held === 0 ? unknownHold : held) * excess) / Math.max(1, leases.size))
-    return Math.min(expiry, now + Math.max(1000, share))
+    // Where none has come back for longer, those at work are slower than those before them: it may take as long again.
+    return Math.min(expiry, now + Math.max(1000, share, now - changedAt))
   },
 
   remaining(state, limit) {
@@ -94,6 +101,7 @@ export const concurrencyAlgorithm: Algorithm<ConcurrencyState> = {
       if (!state.leases.has(member)) added += 2 ** index
       state.leases.set(member, now + limit.windowUs)
     })
+    state.changedAt = now
     return added
   },
 
@@ -111,7 +119,7 @@ export const concurrencyAlgorithm: Algorithm<ConcurrencyState> = {
 
   kept(state, limit, now) {
     const last = concurrencyAlgorithm.expires(state, limit, now)
-    return state.held === 0 ? last : Math.max(last, state.heldAt + limit.windowUs)
+    return state.held === 0 ? last : Math.max(last, state.changedAt + limit.windowUs)
   },
 }
 
@@ -122,7 +130,7 @@ export function releaseLeases(state: ConcurrencyState, limit: Limit, now: number
   if (!released) return
   const duration = Math.max(1, now - chargedAt)
   state.held = state.held === 0 ? duration : Math.max(1, state.held + Math.floor((duration - state.held) / smoothing))
-  state.heldAt = now
+  state.changedAt = now
 }
 
 /** Keeps slots for those who are still at work. */

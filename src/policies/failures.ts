@@ -1,9 +1,12 @@
 import type { Response } from 'express'
-import type { Policy, PolicyOptions, WindowPolicyOptions } from '../policy.ts'
+import type { Cost, Policy, PolicyOptions, WindowPolicyOptions } from '../policy.ts'
 import { buildPolicy, failuresShape } from './build.ts'
 
-export interface FailuresOptions
-  extends Omit<PolicyOptions, 'unit' | 'cost' | 'maxRate'>, Pick<WindowPolicyOptions, 'quota' | 'window'> {
+export interface FailuresOptions extends PolicyOptions, Pick<WindowPolicyOptions, 'quota' | 'window'> {
+  /** What a failure counts. Default 1, whatever the route costs. */
+  cost?: Cost
+  /** `before` is the same as `reserve: true`, `after` as `reserve: false`. */
+  charge?: 'before' | 'after'
   /** Whether a response counts. Default: status 401, 403 and 404. */
   counts?: (res: Response) => boolean
   /**

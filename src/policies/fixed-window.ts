@@ -1,22 +1,43 @@
-import type { Amount, Policy, PolicyOptions } from '../policy.ts'
+import type { Amount, Policy, PolicyOptions, Prefetch } from '../policy.ts'
 import type { Duration } from '../duration.ts'
 import type { Algorithm } from './algorithm.ts'
 import { buildPolicy, fixedWindowShape } from './build.ts'
 import { windowAt } from './calendar.ts'
 
-export interface FixedWindowOptions extends PolicyOptions {
+/** What every fixed window takes. */
+interface AnyFixedWindowOptions extends PolicyOptions {
   /** How much is allowed in a window. */
   quota: Amount
-  /** The length of the window, from 1 ms to 366 days, or `'month'` for calendar months, which need `align`. */
-  window: Duration | 'month'
-  /**
-   * Where windows begin. Default: with the first request.
-   *
-   * - `'utc'`: days from midnight UTC, hours from the full hour, weeks (`'7d'`) from Monday, months from the 1st.
-   * - `{ day }`: a billing month from that day, 1 to 31, at midnight UTC; in a shorter month from its last day. Only with `window: 'month'`.
-   */
-  align?: 'utc' | { day: number }
+  /** For a counter that many clients share: each process takes a part of its quota at once. Default: each request asks. */
+  prefetch?: Prefetch
 }
+
+/** Windows of equal length. */
+export interface EqualWindowOptions extends AnyFixedWindowOptions {
+  /** The length of the window, from 1 ms to 366 days; or `'month'`, for calendar months, which need `align`. */
+  window: Duration
+  /**
+   * Where windows begin. Default: with the first request. `'utc'`: days from midnight UTC, hours from the full hour, weeks
+   * (`'7d'`) from Monday. The window is then a part of a day that divides it (`'6h'`), or whole days: other than weeks they are
+   * counted from 1 January 1970, and whole weeks from the Monday before it.
+   */
+  align?: 'utc'
+}
+
+/** Calendar months. */
+export interface MonthWindowOptions extends AnyFixedWindowOptions {
+  /** A month of the calendar. Where a length is needed, as in `windowMs` and `w`, it counts as 31 days. */
+  window: 'month'
+  /**
+   * Where months begin.
+   *
+   * - `'utc'`: at midnight UTC of the 1st.
+   * - `{ day }`: a billing month from that day, 1 to 31, at midnight UTC; in a shorter month from its last day.
+   */
+  align: 'utc' | { day: number }
+}
+
+export type FixedWindowOptions = EqualWindowOptions | MonthWindowOptions
 
 /**
  * At most `quota` from the first request until `window` later; then it starts anew with the next request. With `align`, a
@@ -81,6 +102,18 @@ export const fixedWindowAlgorithm: Algorithm<FixedWindowState> = {
   refund(state, limit, now, chargedAt, cost) {
     if (chargedAt < state.start || state.end <= now) return
     state.used -= Math.min(state.used, cost)
+  },
+
+  room(state, limit) {
+    const { end } = state
+    return {
+      refills: false,
+      quota: limit.quota,
+      windowUs: limit.windowUs,
+      cellUs: 0,
+      usedAt: (time) => (time < end ? state.used : 0),
+      fallsTo: (target) => (state.used <= target ? 0 : end),
+    }
   },
 
   expires(state, _limit, now) {

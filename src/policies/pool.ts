@@ -21,15 +21,16 @@ export interface PoolShare {
 /** What is no capacity: a failure or a target belongs to who met it, and has no share that could be kept for a tier. */
 const unshared: ReadonlySet<PolicyKind> = new Set(['failures', 'unique-targets'] as const)
 
+/** A policy of a pool, which is the same for all its clients. */
+type Capacity = Policy & { readonly quota: number; readonly burst: number | undefined }
+
 /**
- * Splits a policy of a pool that several tiers share.
+ * Lets a policy through that can be capacity.
  *
- * @param guarantee each tier's share, from 0 to 1
- * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION` where the policy is no capacity, or its quota is too small to be shared or
- * depends on the client
+ * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION` where it is none, or depends on the client
  */
-export function sharePool(policy: Policy, guarantee: number, { seats, seat }: Seating, what: string): PoolShare {
-  const { quota, burst, name, kind, windowMs } = policy
+export function checkCapacity(policy: Policy, what: string): Capacity {
+  const { quota, burst, name, kind, partition } = policy
   if (unshared.has(kind)) {
     throw new RampmeterError(
       'RAMPMETER_INVALID_OPTION',
@@ -42,6 +43,24 @@ export function sharePool(policy: Policy, guarantee: number, { seats, seat }: Se
       `${what}: the policy ${JSON.stringify(name)} has a quota that depends on the client; all clients of a pool share one, so write a number`,
     )
   }
+  // 'client' is what a policy has that does not say.
+  if (partition !== 'client' && partition !== 'global') {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_OPTION',
+      `${what}: the policy ${JSON.stringify(name)} has a \`partition\`; a pool is one counter for all its clients, so leave it out, or put the policy into the tiers' own`,
+    )
+  }
+  return { ...policy, quota, burst }
+}
+
+/**
+ * Splits a policy of a pool that several tiers share.
+ *
+ * @param guarantee each tier's share, from 0 to 1
+ * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION` where its quota is too small to be shared
+ */
+export function sharePool(policy: Capacity, guarantee: number, { seats, seat }: Seating, what: string): PoolShare {
+  const { quota, burst, name, kind, windowMs } = policy
   const own = ofEach(quota, guarantee, seats, what)
   const idOf = (part: string): number => fnv1a(`${name}\n${kind}\n${windowMs}\n${part}`)
   const ownBurst = burst === undefined ? undefined : ofEach(burst, guarantee, seats, what)

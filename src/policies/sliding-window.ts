@@ -1,6 +1,7 @@
 import type { Policy, WindowPolicyOptions } from '../policy.ts'
 import type { Algorithm, Limit } from './algorithm.ts'
 import { buildPolicy, windowPolicyShape } from './build.ts'
+import type { WindowRoom } from './schedule.ts'
 
 /**
  * Never more than `quota` in any span of length `window`, wherever it begins. Constant memory: at most 16 entries of
@@ -58,6 +59,49 @@ export function appendEntry(entries: WindowEntry[], now: number, cost: number): 
   const newest = entries.at(-1)
   if (newest !== undefined && newest.at >= now) newest.count = Math.min(mostCount, newest.count + cost)
   else entries.push({ at: now, count: cost })
+}
+
+/**
+ * When a charge counts as made, at the latest: those of one cell may yet become one, with the time of the last of them; and as
+ * long as the cell is not over, somebody may come in it.
+ */
+function latestAt(entries: readonly WindowEntry[], index: number, cellUs: number, now: number): number {
+  const { at } = entries[index]!
+  if (cellUs === 0) return at
+  const end = (Math.floor(at / cellUs) + 1) * cellUs
+  if (end > now) return end
+  let last = index
+  while (last + 1 < entries.length && entries[last + 1]!.at < end) last += 1
+  return entries[last]!.at
+}
+
+/** @param cellUs within which entries may become one; 0 where they never do */
+export function windowRoom(entries: WindowEntry[], limit: Limit, now: number, cellUs: number): WindowRoom {
+  const { quota } = limit
+  const windowUs = cellUs === 0 ? limit.windowUs : cellUs * cellsPerWindow
+  return {
+    refills: false,
+    quota,
+    windowUs,
+    cellUs,
+    usedAt(time) {
+      let left = used(entries)
+      for (let index = 0; index < entries.length; index += 1) {
+        if (latestAt(entries, index, cellUs, now) + windowUs > time) break
+        left -= entries[index]!.count
+      }
+      return left
+    },
+    fallsTo(target) {
+      let left = used(entries)
+      let time = now
+      for (let index = 0; index < entries.length && left > target; index += 1) {
+        left -= entries[index]!.count
+        time = latestAt(entries, index, cellUs, now) + windowUs
+      }
+      return time
+    },
+  }
 }
 
 /** What the sliding window and the sliding log have in common: all but how entries are kept. */
@@ -122,5 +166,10 @@ export const slidingWindowAlgorithm: Algorithm<SlidingWindowState> = {
     appendEntry(entries, now, cost)
     if (entries.length > mostEntries) mergeNewest(entries, limit.windowUs)
     return 0
+  },
+
+  room(entries, limit, now) {
+    const merges = limit.quota > mostEntries
+    return windowRoom(entries, limit, now, merges ? Math.ceil(limit.windowUs / cellsPerWindow) : 0)
   },
 }

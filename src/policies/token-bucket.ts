@@ -135,6 +135,10 @@ export const tokenBucketAlgorithm: Algorithm<TokenBucketState> = {
     state.at = Math.max(state.at, now)
   },
 
+  room({ deficit, at, quota, scale }, limit) {
+    return { refills: true, deficit, at, quota, scale, weight: weightOf(limit, scale), capacity: limit.capacity }
+  },
+
   expires(state) {
     if (state.quota === 0 && state.deficit > 0) return state.at + longestUs
     return Math.min(Number.MAX_SAFE_INTEGER, reaches(state, 0))

@@ -5,7 +5,9 @@ import { membersOf, type Algorithm, type Limit } from './algorithm.ts'
 import { buildPolicy, uniqueTargetsShape } from './build.ts'
 
 export interface UniqueTargetsOptions
-  extends Omit<PolicyOptions, 'unit' | 'cost' | 'maxRate'>, Pick<WindowPolicyOptions, 'quota' | 'window'> {
+  extends Omit<PolicyOptions, 'cost' | 'charge'>, Pick<WindowPolicyOptions, 'quota' | 'window'> {
+  /** Targets are counted when the request starts. */
+  charge?: 'before'
   /** What a request touches: one text, or up to 32, or nothing. Default: the route's `target`, else the path. */
   target?: (req: Request, client: Client) => string | readonly string[] | undefined
 }

@@ -11,6 +11,22 @@ export interface AppliedPolicy {
   readonly lifted?: boolean
   /** It belongs to the route and not to the client's tier, so a refusal says so. */
   readonly ofRoute?: boolean
+  /** It belongs to the pool that the client's tier draws on. */
+  readonly ofPool?: boolean
+}
+
+/** What a request is asked to pay. */
+export interface PaymentDemand {
+  /** 400 for a payment that cannot be read; 503 where it cannot be looked at, or taken, for now. */
+  readonly status: 400 | 402 | 503
+  /** Why the payment that came was not taken. */
+  readonly error: string | undefined
+  readonly price: { readonly credits: number }
+  readonly balance: { readonly available: number; readonly held: number } | undefined
+  /** How it can be paid. */
+  readonly ways: readonly Readonly<Record<string, unknown>>[]
+  /** Header fields that say so too. */
+  readonly fields: Readonly<Record<string, string>>
 }
 
 /** What a response says about limits. */
@@ -23,4 +39,8 @@ export interface Answer {
   readonly policies: readonly AppliedPolicy[]
   /** The time of the decision as Unix time in ms, for fields that tell a moment. */
   readonly nowMs: number
+  /** Refused without the store, by what this process has of the limits meanwhile. */
+  readonly byShare?: boolean | undefined
+  /** Of a request that is not paid. */
+  readonly payment?: PaymentDemand | undefined
 }

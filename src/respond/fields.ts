@@ -1,5 +1,5 @@
 import type { ServerResponse } from 'node:http'
-import { LRUCache } from 'lru-cache'
+import { Recent } from '../recent.ts'
 import { serializeItem } from 'structured-headers'
 import type { Policy } from '../policy.ts'
 import type { Answer, AppliedPolicy } from './answer.ts'
@@ -43,6 +43,8 @@ export interface FieldWriterOptions {
   readonly families: readonly HeaderFamily[]
   /** Adds the names of these fields to `Access-Control-Expose-Headers`, so that scripts of other origins can read them. */
   readonly exposeHeaders: boolean
+  /** Fields that others write, which those scripts need as well. */
+  readonly otherFields?: readonly string[] | undefined
   /** The keyed hash of a partition, as sent in `pk`. Without it no `pk` is sent. */
   readonly pk?: ((partition: string) => Uint8Array) | undefined
 }
@@ -77,14 +79,14 @@ const mostPartitionKeys = 4096
 export function createFieldWriter(options: FieldWriterOptions): FieldWriter {
   const families = new Set(options.families)
   const names = [...new Set(options.families.flatMap((family) => fieldNames[family]))]
-  const exposed = [...names, 'X-RateLimit-Tier', 'Retry-After', 'retry-after-ms']
+  const exposed = [...names, 'X-RateLimit-Tier', 'Retry-After', 'retry-after-ms', ...(options.otherFields ?? [])]
   const named = families.has('draft-11')
   const combined = families.has('draft-7')
   const single = families.has('draft-6')
   const legacy = families.has('legacy')
   const ofOnePolicy = combined || single || legacy
   const serialised = new WeakMap<Policy, Serialised>()
-  const partitionKeys = new LRUCache<string, string>({ max: mostPartitionKeys })
+  const partitionKeys = new Recent<string, string>({ max: mostPartitionKeys })
   const { pk } = options
 
   function serialise({ policy, status }: AppliedPolicy): Serialised {
@@ -145,19 +147,21 @@ export function createFieldWriter(options: FieldWriterOptions): FieldWriter {
   }
 
   function writeOnePolicy(res: ServerResponse, applied: AppliedPolicy, latest: number, nowMs: number): void {
-    const { quota, capacity, remaining, name } = applied.status
+    const { quota, capacity, remaining, name, windowMs } = applied.status
     const reset = effectiveWindow(applied, latest)
     const available = availableQuota(applied, reset)
-    if (combined) res.setHeader('RateLimit', `limit=${quota}, remaining=${available}, reset=${reset}`)
+    // Nobody knows when slots come back. Of a refusal it is told as Retry-After tells it.
+    const resets = windowMs !== null || latest !== Infinity
+    if (combined && resets) res.setHeader('RateLimit', `limit=${quota}, remaining=${available}, reset=${reset}`)
     if (single) {
       res.setHeader('RateLimit-Limit', String(quota))
       res.setHeader('RateLimit-Remaining', String(available))
-      res.setHeader('RateLimit-Reset', String(reset))
+      if (resets) res.setHeader('RateLimit-Reset', String(reset))
     }
     if (legacy) {
       res.setHeader('X-RateLimit-Limit', String(quota))
       res.setHeader('X-RateLimit-Remaining', String(available))
-      res.setHeader('X-RateLimit-Reset', String(Math.ceil(nowMs / 1000) + reset))
+      if (resets) res.setHeader('X-RateLimit-Reset', String(Math.ceil(nowMs / 1000) + reset))
       res.setHeader('X-RateLimit-Used', String(Math.max(0, capacity - remaining)))
       res.setHeader('X-RateLimit-Resource', name)
     }

@@ -40,9 +40,11 @@ function headingOf({ status }: Problem): string {
   return `${status} ${STATUS_CODES[status]}`
 }
 
-function factsOf({ error, 'violated-policies': violated }: Problem): Fact[] {
+function factsOf({ error, 'violated-policies': violated, retry_estimated: estimated }: Problem): Fact[] {
   const facts: Fact[] = []
-  if (error.retry_after !== undefined) facts.push({ label: 'Try again in', value: `${error.retry_after} s` })
+  if (error.retry_after !== undefined) {
+    facts.push({ label: 'Try again in', value: `${estimated === true ? 'about ' : ''}${error.retry_after} s` })
+  }
   facts.push({ label: 'Tier', value: error.tier })
   if (violated !== undefined) facts.push({ label: 'Limits reached', value: violated.join(', ') })
   if (error.remaining !== undefined) facts.push({ label: 'Left', value: `${error.remaining} of ${error.limit}` })

@@ -1,6 +1,7 @@
 import type { NextFunction, Request, Response } from 'express'
 import type { Decision } from '../decision.ts'
 import type { Answer } from './answer.ts'
+import { isBestTier, type TierLimits } from './best-tier.ts'
 import type { FieldWriter } from './fields.ts'
 import { htmlOf, textOf } from './page.ts'
 import { problemOf, type Problem, type ProblemLinks } from './problem.ts'
@@ -14,38 +15,55 @@ export type RefusalHandler = (req: Request, res: Response, next: NextFunction, d
 export interface RefuserOptions extends ProblemLinks {
   readonly writer: FieldWriter
   readonly handler?: RefusalHandler | undefined
-  /** Tiers may have links of their own. */
-  readonly tiers?: Readonly<Record<string, ProblemLinks>> | undefined
+  /** Tiers may have links of their own. The `upgradeUrl` of all is not for the best of them. */
+  readonly tiers?: Readonly<Record<string, ProblemLinks & TierLimits>> | undefined
 }
 
-/**
- * Answers a request that was not admitted.
- *
- * @param challenge the `WWW-Authenticate` of a 401 (RFC 9110 section 15.5.2)
- */
+/** What would do instead of the credential that was shown, or missing. */
+interface Demanded {
+  readonly status: 400 | 401 | 402 | 403
+  /** The `WWW-Authenticate` values (RFC 9110 section 15.5.2). */
+  readonly challenges: readonly string[]
+  /** What would do, in words. */
+  readonly words?: string | undefined
+  readonly fields?: Readonly<Record<string, string>> | undefined
+}
+
+/** Answers a request that was not admitted. */
 export type Refuser = (
   req: Request,
   res: Response,
   next: NextFunction,
   answer: Answer,
-  challenge?: string,
+  demanded?: Demanded,
 ) => Promise<void>
 
 /** Builds what answers the requests that are refused. */
-export function createRefuser({ writer, handler, tiers, ...links }: RefuserOptions): Refuser {
+export function createRefuser({ writer, handler, tiers = {}, ...links }: RefuserOptions): Refuser {
   const linksOf = new Map<string, ProblemLinks>()
-  for (const [tier, own] of Object.entries(tiers ?? {})) {
-    linksOf.set(tier, { docsUrl: own.docsUrl ?? links.docsUrl, upgradeUrl: own.upgradeUrl ?? links.upgradeUrl })
+  for (const [tier, own] of Object.entries(tiers)) {
+    const ofAll = isBestTier(tier, tiers) ? undefined : links.upgradeUrl
+    linksOf.set(tier, { docsUrl: own.docsUrl ?? links.docsUrl, upgradeUrl: own.upgradeUrl ?? ofAll })
   }
 
-  return async function refuse(req, res, next, answer, challenge) {
+  return async function refuse(req, res, next, answer, demanded) {
     // Somebody has answered already, so there is nothing left to refuse.
     if (res.headersSent) return
-    const problem = problemOf(answer, linksOf.get(answer.decision.client.tier) ?? links)
+    const problem = problemOf(
+      answer,
+      linksOf.get(answer.decision.client.tier) ?? links,
+      demanded?.status,
+      demanded?.words,
+    )
     res.statusCode = problem.status
     writer.write(res, answer)
     res.setHeader('Cache-Control', 'no-store')
-    if (challenge !== undefined) res.setHeader('WWW-Authenticate', withoutControls(challenge))
+    const { ticket } = answer.decision
+    if (ticket !== undefined) res.setHeader('RateLimit-Ticket', ticket)
+    if (demanded !== undefined) {
+      if (demanded.challenges.length > 0) res.setHeader('WWW-Authenticate', demanded.challenges.map(withoutControls))
+      for (const [name, value] of Object.entries(demanded.fields ?? {})) res.setHeader(name, value)
+    }
     if (handler === undefined) {
       send(req, res, problem)
       return

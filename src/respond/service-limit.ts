@@ -40,7 +40,7 @@ export function availableQuota({ status, policy }: AppliedPolicy, seconds: numbe
 
 /**
  * The policy that is closest to refusing, for the fields that can tell of one only: the least left for what a request costs,
- * then the longest wait. The first minutes' extra refuses nobody, so it counts only where it stands in for another.
+ * then the longest wait, then the one that is free again last. The first minutes' extra refuses nobody, so it counts only where it stands in for another.
  */
 export function closestToRefusing(policies: readonly AppliedPolicy[]): AppliedPolicy | undefined {
   const lifting = policies.some(isExtra) && policies.some((one) => one.lifted === true)
@@ -58,5 +58,7 @@ function isExtra({ policy }: AppliedPolicy): boolean {
 
 function isCloser({ status }: AppliedPolicy, { status: other }: AppliedPolicy): boolean {
   const left = status.remaining / Math.max(1, status.cost) - other.remaining / Math.max(1, other.cost)
-  return left < 0 || (left === 0 && (status.waitMs ?? Infinity) > (other.waitMs ?? Infinity))
+  if (left !== 0) return left < 0
+  const [wait, otherWait] = [status.waitMs ?? Infinity, other.waitMs ?? Infinity]
+  return wait === otherWait ? status.resetMs > other.resetMs : wait > otherWait
 }

@@ -1,10 +1,18 @@
 import * as z from 'zod'
 import { RampmeterError } from '../errors.ts'
-import type { Limit } from '../policies/algorithm.ts'
-import type { PolicyKind } from '../policy.ts'
+import { noReservations, reservationsEnd, reservationsIdOf, type Reservations } from '../policies/reservations.ts'
+import { noSchedule, scheduleEnds, scheduleIdOf, type Schedule } from '../policies/schedule.ts'
+import type { SingleUseState } from '../policies/single-use.ts'
 import { readOptions } from '../read-options.ts'
+import { Boards } from './board.ts'
+import { Accounts } from './accounts.ts'
+import type { CreditsState } from './credits.ts'
+import { SingleUses } from './single-uses.ts'
+import { MemoryStandings } from './standings.ts'
 import type { Correction, DecisionRequest, OpenStore, Store, StoreDecision } from './store.ts'
-import { algorithms, correct, decideTogether, type Counters } from './together.ts'
+import { decidePlainly, type Places } from './plain.ts'
+import { type Row, Space } from './space.ts'
+import { algorithms, correct, decideTogether, keptUntil, type Counters } from './together.ts'
 
 export interface MemoryStoreOptions {
   /** The clock, in ms since 1970; fractions count. Default `Date.now`. Tests give `manualClock()` of `rampmeter/testing`. */
@@ -35,28 +43,29 @@ export function memoryStore(options: MemoryStoreOptions = {}): Store {
   return new MemoryStore(now, maxKeys)
 }
 
-/** One policy's counter. */
-interface Counter {
-  state: unknown
-  /** When it counts nothing any more, in µs. */
-  expires: number
-  /** It counted nothing when it was kept. */
-  empty: boolean
-}
-
-/** The counters of one partition, by state id. */
-type Row = Map<number, Counter>
+/** So many proofs are remembered, for each partition that may be kept: they are small and end within minutes. */
+const proofsPerKey = 10
 
 class MemoryStore implements Store, OpenStore {
   readonly #clock: () => number
   readonly #addresses: Space
   readonly #others: Space
+  readonly #singleUses: SingleUses
+  readonly #boards = new Boards()
+  readonly #standings: MemoryStandings
+  readonly #accounts = new Accounts()
+  readonly #places: Places = {
+    spaceOf: (partition) => this.#spaceOf(partition),
+    standingOf: (partition) => this.#standings.open(partition),
+  }
   #users = 0
 
   constructor(clock: () => number, maxKeys: number) {
     this.#clock = clock
     this.#addresses = new Space(maxKeys)
     this.#others = new Space(maxKeys)
+    this.#singleUses = new SingleUses(proofsPerKey * maxKeys)
+    this.#standings = new MemoryStandings(() => this.#now(), maxKeys)
   }
 
   open(): OpenStore {
@@ -69,7 +78,7 @@ class MemoryStore implements Store, OpenStore {
       local: true,
       decide: async (request) => {
         whileOpen()
-        return this.decide(request)
+        return this.#decide(request)
       },
       settle: async (corrections) => {
         whileOpen()
@@ -79,6 +88,15 @@ class MemoryStore implements Store, OpenStore {
         whileOpen()
         return this.reset(partition)
       },
+      post: async (...posted) => {
+        whileOpen()
+        return this.#boards.post(...posted, this.#now())
+      },
+      standings: this.#standings,
+      ledger: this.#accounts.ledger(() => {
+        whileOpen()
+        return this.#now()
+      }),
       ready: async () => whileOpen(),
       close: async () => {
         if (closed) return
@@ -89,13 +107,22 @@ class MemoryStore implements Store, OpenStore {
   }
 
   async decide(request: DecisionRequest): Promise<StoreDecision> {
+    return this.#decide(request)
+  }
+
+  #decide(request: DecisionRequest): StoreDecision {
     const now = this.#now()
     if (!request.commit) return this.#look(request, now)
-    return this.#change(now, (counters) => decideTogether(request, now, counters))
+    this.#sweep(now)
+    return (
+      decidePlainly(request, now, this.#places) ??
+      this.#change(now, (counters) => decideTogether(request, now, counters))
+    )
   }
 
   async settle(corrections: readonly Correction[]): Promise<void> {
     const now = this.#now()
+    this.#sweep(now)
     this.#change(now, (counters) => {
       for (const correction of corrections) correct(correction, now, counters)
     })
@@ -105,28 +132,45 @@ class MemoryStore implements Store, OpenStore {
   #look(request: DecisionRequest, now: number): StoreDecision {
     return decideTogether(request, now, {
       open: (charge) => {
-        const counter = this.#spaceOf(charge.partition).find(charge.partition)?.get(charge.stateId)
+        if (charge.kind === 'single-use') return this.#singleUses.open(charge, now)
+        if (charge.kind === 'standing') return this.#standings.open(charge.partition)
+        if (charge.kind === 'credits') return this.#accounts.open(charge, now, true)
+        const counter = this.#spaceOf(charge.partition).find(charge.partition)?.find(charge.stateId)
         return algorithms[charge.kind].open(structuredClone(counter?.state), charge, now)
       },
       keep: () => {},
+      schedule: ({ partition, stateId }) => scheduleIn(this.#spaceOf(partition).find(partition), stateId),
+      keepSchedule: () => {},
+      reservations: ({ partition, stateId }) => reservationsIn(this.#spaceOf(partition).find(partition), stateId),
+      keepReservations: () => {},
     })
   }
 
-  #change<Result>(now: number, make: (counters: Counters) => Result): Result {
-    // Before any counter is opened: what has expired makes room.
+  /** Before any counter is opened: what has expired makes room. */
+  #sweep(now: number): void {
     this.#addresses.sweep(now)
     this.#others.sweep(now)
+  }
+
+  #change<Result>(now: number, make: (counters: Counters) => Result): Result {
     const changed = new Map<string, boolean>()
-    const keep = (partition: string, stateId: number, state: unknown, expires: number): void => {
-      this.#spaceOf(partition)
-        .findOrAdd(partition)
-        .set(stateId, { state, expires, empty: expires <= now })
+    // Most decisions concern one partition.
+    let last: { readonly partition: string; readonly row: Row } | undefined
+    const rowOf = (partition: string): Row => {
+      if (last?.partition !== partition) last = { partition, row: this.#spaceOf(partition).findOrAdd(partition) }
+      return last.row
+    }
+    const keep = (partition: string, stateId: number, state: unknown, expires: number, isBeside = false): void => {
+      rowOf(partition).keep(stateId, state, expires, now, isBeside)
       changed.set(partition, true)
     }
     const result = make({
       open: (charge, correcting) => {
         const { kind, partition, stateId } = charge
-        const counter = this.#spaceOf(partition).findOrAdd(partition).get(stateId)
+        if (kind === 'single-use') return this.#singleUses.open(charge, now)
+        if (kind === 'standing') return this.#standings.open(partition)
+        if (kind === 'credits') return this.#accounts.open(charge, now, false)
+        const counter = rowOf(partition).find(stateId)
         const state = algorithms[kind].open(counter?.state, charge, now, correcting)
         if (!changed.has(partition)) changed.set(partition, false)
         if (counter !== undefined && !counter.empty) {
@@ -138,10 +182,24 @@ class MemoryStore implements Store, OpenStore {
       },
       keep: (charge, state) => {
         const { kind, partition, stateId } = charge
-        keep(partition, stateId, state, keptUntil(kind, state, charge, now))
+        if (kind === 'single-use') this.#singleUses.keep(charge, state as SingleUseState)
+        else if (kind === 'credits') this.#accounts.keep(charge, state as CreditsState)
+        else keep(partition, stateId, state, keptUntil(kind, state, charge, now))
+      },
+      schedule: ({ partition, stateId }) => scheduleIn(rowOf(partition), stateId),
+      keepSchedule: ({ partition, stateId }, schedule) => {
+        keep(partition, scheduleIdOf(stateId), schedule, scheduleEnds(schedule, now), true)
+      },
+      reservations: ({ partition, stateId }) => reservationsIn(rowOf(partition), stateId),
+      keepReservations: ({ partition, stateId, windowUs }, reservations) => {
+        keep(partition, reservationsIdOf(stateId), reservations, reservationsEnd(reservations, windowUs, now), true)
       },
     })
-    for (const [partition, hasChanged] of changed) this.#spaceOf(partition).release(partition, now, hasChanged)
+    for (const [partition, hasChanged] of changed) {
+      const space = this.#spaceOf(partition)
+      const row = space.find(partition)
+      if (row !== undefined) space.release(partition, row, now, hasChanged)
+    }
     return result
   }
 
@@ -156,6 +214,9 @@ class MemoryStore implements Store, OpenStore {
     if (this.#users > 0) return
     this.#addresses.clear()
     this.#others.clear()
+    this.#singleUses.clear()
+    this.#boards.clear()
+    this.#standings.clear()
   }
 
   #now(): number {
@@ -168,116 +229,14 @@ class MemoryStore implements Store, OpenStore {
   }
 }
 
-/** When a state is worth nothing any more. */
-function keptUntil(kind: PolicyKind, state: unknown, limit: Limit, now: number): number {
-  const algorithm = algorithms[kind]
-  return algorithm.kept === undefined ? algorithm.expires(state, limit, now) : algorithm.kept(state, limit, now)
+/** The retry schedule beside a counter. */
+function scheduleIn(row: Row | undefined, stateId: number): Schedule {
+  const counter = row?.find(scheduleIdOf(stateId))
+  return counter === undefined ? noSchedule : (counter.state as Schedule)
 }
 
-const secondUs = 1_000_000
-
-/**
- * A bounded map of partitions. Each is noted under the second in which it is expected to expire; as time passes, the seconds
- * that are over are gone through, and what has expired is dropped. So no entry is looked at more than once a lifetime, and
- * there is no timer.
- */
-class Space {
-  readonly #partitions = new Map<string, { row: Row; due: number }>()
-  readonly #due = new Map<number, Set<string>>()
-  readonly #max: number
-  /** What all who are new share while there is no room. */
-  readonly #shared: Row = new Map()
-  #swept = 0
-
-  constructor(max: number) {
-    this.#max = max
-  }
-
-  find(partition: string): Row | undefined {
-    const own = this.#partitions.get(partition)
-    if (own !== undefined) return own.row
-    return this.#partitions.size >= this.#max ? this.#shared : undefined
-  }
-
-  findOrAdd(partition: string): Row {
-    const own = this.#partitions.get(partition)
-    if (own !== undefined) return own.row
-    if (this.#partitions.size >= this.#max) return this.#shared
-    const row: Row = new Map()
-    this.#partitions.set(partition, { row, due: Infinity })
-    return row
-  }
-
-  /** After a decision: forgets what the partition no longer needs, and notes when to look at it again. */
-  release(partition: string, now: number, changed: boolean): void {
-    const own = this.#partitions.get(partition)
-    if (own === undefined) return
-    const expires = changed ? dropExpired(own.row, now) : 0
-    if (own.row.size === 0) {
-      this.forget(partition)
-      return
-    }
-    if (!changed) return
-    // Noted once: a later expiry is found when the noted second is over.
-    const second = Math.ceil(expires / secondUs)
-    if (second >= own.due) return
-    this.#strike(partition, own.due)
-    own.due = second
-    const noted = this.#due.get(second)
-    if (noted === undefined) this.#due.set(second, new Set([partition]))
-    else noted.add(partition)
-  }
-
-  forget(partition: string): void {
-    const own = this.#partitions.get(partition)
-    if (own === undefined) return
-    this.#partitions.delete(partition)
-    this.#strike(partition, own.due)
-  }
-
-  /** Takes a note back, so that there are never more of them than partitions. */
-  #strike(partition: string, second: number): void {
-    const noted = this.#due.get(second)
-    if (noted?.delete(partition) && noted.size === 0) this.#due.delete(second)
-  }
-
-  clear(): void {
-    this.#partitions.clear()
-    this.#due.clear()
-    this.#shared.clear()
-  }
-
-  sweep(now: number): void {
-    const second = Math.floor(now / secondUs)
-    // A clock that stepped back: the seconds to come are gone through again.
-    if (second < this.#swept) this.#swept = second
-    if (second === this.#swept) return
-    dropExpired(this.#shared, now)
-    const over =
-      second - this.#swept <= this.#due.size
-        ? Array.from({ length: second - this.#swept }, (_, index) => this.#swept + 1 + index)
-        : [...this.#due.keys()].filter((due) => due <= second)
-    this.#swept = second
-    for (const due of over) {
-      const partitions = this.#due.get(due) ?? []
-      this.#due.delete(due)
-      for (const partition of partitions) {
-        this.#partitions.get(partition)!.due = Infinity
-        this.release(partition, now, true)
-      }
-    }
-  }
-}
-
-/**
- * Drops the counters that count nothing any more, by the whole second as the Redis store does, and says when the last of the
- * others will.
- */
-function dropExpired(row: Row, now: number): number {
-  let last = 0
-  for (const [stateId, { expires, empty }] of row) {
-    if (empty || Math.ceil(expires / secondUs) * secondUs <= now) row.delete(stateId)
-    else if (expires > last) last = expires
-  }
-  return last
+/** What is reserved beside a counter. */
+function reservationsIn(row: Row | undefined, stateId: number): Reservations {
+  const counter = row?.find(reservationsIdOf(stateId))
+  return counter === undefined ? noReservations : (counter.state as Reservations)
 }

@@ -114,7 +114,14 @@ const dayMs = 24 * hourMs
 /** Those that refill or renew. The first minutes' extra is a kind of its own. */
 const kinds = ['token-bucket', 'sliding-window', 'sliding-log', 'fixed-window'] as const
 const plainKinds: readonly PolicyKind[] = [...kinds, 'first-minutes']
-const allKinds: readonly PolicyKind[] = [...plainKinds, 'concurrency', 'failures', 'unique-targets', 'pool-demand']
+const allKinds: readonly PolicyKind[] = [
+  ...plainKinds,
+  'concurrency',
+  'failures',
+  'unique-targets',
+  'pool-demand',
+  'single-use',
+]
 
 interface Claim {
   quota: number
@@ -218,6 +225,109 @@ function nameOf(partition: string): string {
   return createHash('sha256').update(Buffer.from(partition, 'utf16le')).digest('base64url')
 }
 
+// ---- tickets
+
+testInTime(
+  'a reservation is kept against everybody, is good once, and ends two seconds after its time',
+  async (trial) => {
+    const charge = trial.charge('token-bucket', { quota: 60, windowMs: minuteMs, cost: 60 })
+    const one = { ...charge, cost: 1 }
+    const tickets = { share: 0.25, horizonUs: minuteMs * 1000, client: 1 }
+    await trial.admit(charge)
+    const refused = await trial.refuse(one, { tickets: { ...tickets, id: 1 } })
+    const slotUs = refused.ticket?.reservedUs
+    // A store may do without reservations.
+    if (slotUs === undefined) return
+    assert.equal(slotUs, refused.nowUs + refused.retryAfterUs!, 'the slot is what is told')
+    const shown = { id: 1, slotUs }
+    const early = await trial.refuse(one, { tickets: { ...tickets, id: 2, shown } })
+    assert.equal(early.ticket?.shown, 'early')
+    await trial.advance(1001)
+    await trial.refuse(one, { tickets: { ...tickets, share: 0, id: 3 } })
+    const returned = await trial.admit(one, { tickets: { ...tickets, id: 4, shown } })
+    assert.equal(returned.ticket?.shown, 'redeemed')
+    const again = await trial.refuse(one, { tickets: { ...tickets, share: 0, id: 5, shown } })
+    assert.equal(again.ticket?.shown, 'used')
+
+    const next = await trial.refuse(one, { tickets: { ...tickets, id: 6 } })
+    const late = { id: 6, slotUs: next.ticket!.reservedUs! }
+    await trial.advance(Math.ceil(next.retryAfterUs! / 1000) + 2001)
+    const lapsed = await trial.admit(one, { tickets: { ...tickets, id: 7, shown: late } })
+    assert.equal(lapsed.ticket?.shown, 'lapsed')
+  },
+)
+
+// ---- single use
+
+/** A proof that one request shows. */
+function proof(trial: Trial, name: string, holder: string, windowMs = minuteMs): Charge {
+  return {
+    ...trial.charge('single-use', { quota: 1, windowMs }),
+    members: [`${trial.partition.slice(-36)}_${name}`, holder],
+  }
+}
+
+test('takes a proof once, and from the request that used it as often as it asks', async (trial) => {
+  await trial.admit(proof(trial, 'a', 'one'))
+  await trial.admit(proof(trial, 'a', 'one'))
+  const refused = await trial.refuse(proof(trial, 'a', 'two'))
+  assert.deepEqual(verdicts(refused), ['refused'])
+  assert.equal(refused.retryAfterUs, null, 'waiting does not help')
+  assert.equal(refused.outcomes[0]!.waitUs, null)
+  await trial.admit(proof(trial, 'b', 'two'))
+  assert.equal((await trial.look(proof(trial, 'b', 'three'))).admitted, false)
+  await trial.admit([proof(trial, 'c', 'three'), proof(trial, 'd', 'three')])
+  await trial.refuse([proof(trial, 'e', 'four'), proof(trial, 'd', 'four')])
+  await trial.admit(proof(trial, 'e', 'five'))
+})
+
+test('takes no proof of a request that is refused, and charges nothing for one that was used', async (trial) => {
+  const charge = trial.charge('token-bucket', { quota: 1 })
+  await trial.admit([charge, proof(trial, 'a', 'one')])
+  await trial.refuse([charge, proof(trial, 'b', 'two')])
+  await trial.admit(proof(trial, 'b', 'three'))
+  const other = trial.charge('token-bucket', { quota: 1, number: 1 })
+  await trial.refuse([other, proof(trial, 'a', 'four')])
+  assert.equal(await trial.remaining(other), 1)
+  assert.equal((await trial.look([other, proof(trial, 'f', 'five')])).admitted, true)
+  await trial.admit([other, proof(trial, 'f', 'six')])
+})
+
+test('takes a proof once, however many show it at the same time', async (trial) => {
+  const decisions = await Promise.all(
+    Array.from({ length: 50 }, (_, index) => trial.decide(proof(trial, 'a', `request ${index}`))),
+  )
+  assert.equal(decisions.filter(({ admitted }) => admitted).length, 1)
+})
+
+test('forgets no proof when a client is forgotten', async (trial) => {
+  const charge = trial.charge('token-bucket', { quota: 1 })
+  await trial.admit([charge, proof(trial, 'a', 'one')])
+  await trial.handle.reset(trial.partition, [charge.stateId])
+  assert.equal(await trial.remaining(charge), 1)
+  await trial.refuse(proof(trial, 'a', 'two'))
+})
+
+test('gives a proof back to whoever used it, and to nobody else', async (trial) => {
+  const used = await trial.charged(proof(trial, 'a', 'one'))
+  await trial.handle.settle([{ charged: { ...used, charge: proof(trial, 'a', 'two') }, by: -1 }])
+  await trial.refuse(proof(trial, 'a', 'three'))
+  await trial.handle.settle([{ charged: used, by: -1 }])
+  await trial.admit(proof(trial, 'a', 'four'))
+})
+
+testInTime('remembers a proof until it has ended', async (trial) => {
+  await trial.admit([proof(trial, 'long', 'one', minuteMs), proof(trial, 'short', 'one', 1000)])
+  await trial.advance(999)
+  await trial.refuse(proof(trial, 'short', 'two', 1000))
+  await trial.advance(2)
+  await trial.admit(proof(trial, 'short', 'two', 1000))
+  await trial.advance(minuteMs - 1003)
+  await trial.refuse(proof(trial, 'long', 'two'))
+  await trial.advance(4)
+  await trial.admit(proof(trial, 'long', 'two'))
+})
+
 // ---- all or none
 
 test('charges every policy of an admitted request, and reports one outcome for each, in order', async (trial) => {
@@ -291,7 +401,8 @@ for (const kind of kinds) {
     for (let times = 0; times < 20; times += 1) await trial.refuse(three)
     const last = await trial.refuse(three)
     assert.deepEqual(remainders(last), [2])
-    assert.ok(last.nowUs + last.retryAfterUs! <= first.nowUs + first.retryAfterUs!, 'refusals postpone nothing')
+    const told = first.nowUs + first.retryAfterUs!
+    assert.ok(last.nowUs + last.outcomes[0]!.waitUs! <= told, 'refusals postpone nothing')
   })
 
   test(`${kind}: says never of a cost above its capacity, and admits one of all its capacity`, async (trial) => {
@@ -523,6 +634,32 @@ testInTime('concurrency: learns how long slots are held', async (trial) => {
   await trial.admit(trial.named('concurrency', ['b'], slots))
   assert.equal((await trial.refuse(trial.named('concurrency', ['c'], slots))).retryAfterUs, 8_000_000)
 })
+
+testInTime(
+  'concurrency: tells a time as long as no slot has come back, where they are held for longer than before',
+  async (trial) => {
+    const slots = { quota: 2, windowMs: minuteMs }
+    const brief = await trial.charged(trial.named('concurrency', ['brief'], slots))
+    await trial.advance(4)
+    await trial.handle.settle([{ charged: brief, does: 'release', by: 0 }])
+    await trial.advance(10_000)
+    const streams = [await trial.charged(trial.named('concurrency', ['one'], slots))]
+    streams.push(await trial.charged(trial.named('concurrency', ['two'], slots)))
+    const next = trial.named('concurrency', ['next'], slots)
+    assert.equal((await trial.refuse(next)).retryAfterUs, 2000, 'not of the time in which nobody came')
+    for (const heldMs of [500, 1000, 2000, 4000]) {
+      await trial.advance(heldMs === 500 ? heldMs : heldMs / 2)
+      assert.equal((await trial.refuse(next)).retryAfterUs, heldMs * 1000)
+    }
+    // Never longer than until a lease runs out, nor when nobody knows any more how long slots were held.
+    for (const charged of streams) await trial.handle.settle([{ charged, does: 'renew', by: 0 }])
+    await trial.advance(40_000)
+    assert.equal((await trial.refuse(next)).retryAfterUs, 20_000_000)
+    for (const charged of streams) await trial.handle.settle([{ charged, does: 'renew', by: 0 }])
+    await trial.advance(30_000)
+    assert.equal((await trial.refuse(next)).retryAfterUs, 30_000_000)
+  },
+)
 
 testInTime('unique-targets: the wait is until enough of the others have left', async (trial) => {
   const of = (...targets: string[]): Charge => trial.named('unique-targets', targets, { quota: 3, windowMs: minuteMs })
@@ -804,7 +941,7 @@ for (const kind of kinds) {
       refusals += 1
       const toldMs = Math.ceil(retryAfterUs! / 1000)
       await trial.advance(toldMs - 1)
-      await trial.refuse(charge)
+      assert.ok(!(await trial.look(charge)).admitted, 'refused a millisecond earlier')
       await trial.advance(1)
       await trial.admit(charge)
     }
@@ -860,7 +997,7 @@ for (const kind of kinds) {
     await trial.advance(-20_000)
     const back = await trial.refuse(one)
     assert.deepEqual(remainders(back), [0])
-    assert.equal(back.nowUs + back.retryAfterUs!, told)
+    assert.equal(back.nowUs + back.outcomes[0]!.waitUs!, told)
     await trial.advance((nowUs - back.nowUs) / 1000)
     assert.deepEqual(remainders(await trial.refuse(one)), [0])
     await trial.advance((told - nowUs) / 1000)
@@ -949,6 +1086,39 @@ testInTime(
     await trial.admit([short, long])
   },
 )
+
+// ---- cuts and boards
+
+test('says whether only a cut refuses, what was used as it stands', async (trial) => {
+  for (const kind of kinds) {
+    const partition = `${trial.partition}:${kind}`
+    const whole = (cost: number): Charge => trial.charge(kind, { quota: 10, cost, partition })
+    const cut = (cost: number): Charge => ({
+      ...trial.charge(kind, { quota: 4, cost, partition }),
+      base: { quota: 10, capacity: 10 },
+    })
+    await trial.admit(whole(3))
+    assert.equal((await trial.admit(cut(1))).onlyCut, undefined, kind)
+    assert.equal((await trial.refuse(cut(1))).onlyCut, true, kind)
+    assert.equal((await trial.refuse(cut(6))).onlyCut, true, kind)
+    assert.equal((await trial.refuse(cut(7))).onlyCut, undefined, kind)
+    const other = trial.charge(kind, { quota: 1, cost: 2, partition, number: 1 })
+    assert.equal((await trial.refuse([cut(1), other])).onlyCut, undefined, `${kind}, beside one that refuses anyway`)
+    await trial.admit(whole(6))
+    assert.equal((await trial.refuse(cut(1))).onlyCut, undefined, kind)
+  }
+})
+
+testInTime('a board, where a store has any, tells what lives, and drops what does not', async (trial) => {
+  const { handle } = trial
+  if (handle.post === undefined) return
+  const board = randomUUID()
+  assert.deepEqual(await handle.post(board, 'one', 5, 3000), [5])
+  assert.deepEqual(new Set(await handle.post(board, 'other', 7, 1000)), new Set([5, 7]))
+  await trial.advance(1000)
+  assert.deepEqual(await handle.post(board, 'one', 6, 3000), [6])
+  assert.deepEqual(await handle.post(board, 'one', 6, 0), [])
+})
 
 testInTime('answers random histories as the memory store does, to the microsecond', async (trial) => {
   for (let seed = 1; seed <= 12; seed += 1) await playHistory(trial, seed)

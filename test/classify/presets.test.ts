@@ -27,9 +27,9 @@ describe('presetTiers', () => {
       { kind: 'sliding-window', name: 'per-hour', quota: perHour, windowMs: hour, partition: 'client' },
     ])
     expect(tier.initialBurst).toEqual(extra ? { quota: 500, window: '5m' } : undefined)
-    expect(Object.keys(tier).sort()).toEqual(
-      extra ? ['initialBurst', 'policies', 'priority'] : ['policies', 'priority'],
-    )
+    expect(tier.adaptive).toEqual(name === 'premium' ? { floor: 0.75 } : undefined)
+    const more = [...(name === 'premium' ? ['adaptive'] : []), ...(extra ? ['initialBurst'] : [])]
+    expect(Object.keys(tier).sort()).toEqual([...more, 'policies', 'priority'])
   })
 
   it('are six', () => {

@@ -100,6 +100,23 @@ describe('the examples', () => {
     await stop()
   }, 60_000)
 
+  it('adaptive: what one worker cannot take is refused at once, and a critical route is served', async () => {
+    const { url, stop } = await startExample('adaptive.ts', { UV_THREADPOOL_SIZE: '1' })
+    // As the commands at its top ask.
+    const headers = { 'user-agent': 'curl/8.5.0' }
+    const answers = await Promise.all(Array.from({ length: 90 }, () => fetch(`${url}/report`, { headers })))
+    const refused = answers.filter(({ status }) => status === 503)
+    expect(answers.filter(({ ok }) => ok).length).toBeGreaterThanOrEqual(4)
+    expect(refused.length).toBeGreaterThan(0)
+    expect(await refused[0]!.json()).toMatchObject({
+      retry_estimated: true,
+      error: { type: 'temporarily_unavailable' },
+    })
+    expect((await fetch(`${url}/pay`, { headers })).status).toBe(200)
+    expect(await (await fetch(`${url}/health`)).json()).toMatchObject({ store: 'up', inFlight: 0 })
+    await stop()
+  }, 60_000)
+
   it('per-route: prices, settled prices, and limits of a route', async () => {
     const { url, stop } = await startExample('per-route.ts')
     const post = (path: string, body: object): Promise<Response> =>
@@ -138,6 +155,20 @@ describe('the examples', () => {
     expect(await exported[3]!.json()).toMatchObject({ 'violated-policies': ['exports'] })
     await stop()
   }, 60_000)
+
+  it('abuse: who guesses is denied, and people let it in again', async () => {
+    const { url, stop } = await startExample('abuse.ts')
+    const headers = { 'x-api-key': 'guesser' }
+    for (let id = 1001; id <= 1080; id += 1) await fetch(`${url}/accounts/${id}`, { headers })
+    const denied = await fetch(`${url}/me`, { headers })
+    expect(denied.status).toBe(403)
+    expect(await denied.json()).toMatchObject({ error: { type: 'abnormal_usage' } })
+    const incidents = (await (await fetch(`${url}/incidents`)).json()) as { label: string }[]
+    expect(incidents.map(({ label }) => label)).toContain('enumeration')
+    await fetch(`${url}/lift/key:guesser`, { method: 'POST' })
+    expect((await fetch(`${url}/me`, { headers })).status).toBe(200)
+    await stop()
+  })
 
   it('dimensions: accounts, streams, bad logins and tokens, each by its own measure', async () => {
     const { url, stop } = await startExample('dimensions.ts')
@@ -206,7 +237,7 @@ describe('the demo', () => {
 
   it('shows an agent served by the presets and held back by one limit for all', async () => {
     const { code, stdout, stderr } = await runExample(
-      ['--import', 'tsx', 'examples/demo/run.ts', '--json', '--seconds', '8'],
+      ['--import', 'tsx', 'examples/demo/run.ts', '--json', '--seconds', '20'],
       { REDIS_URL: undefined },
     )
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })

@@ -1,11 +1,13 @@
 // Content bytes are those of the body that were really sent.
 
 import { once } from 'node:events'
-import { connect } from 'node:net'
+import { createServer } from 'node:https'
+import { connect, type AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
+import { connect as tlsConnect } from 'node:tls'
 import { createGzip } from 'node:zlib'
-import type { RequestHandler, Response } from 'express'
-import { describe, expect, it } from 'vitest'
+import express, { type RequestHandler, type Response } from 'express'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { slidingLog } from '../../src/policies/sliding-log.ts'
 import { rampmeter } from '../../src/rampmeter.ts'
 import { expressVersions, leftOf, opened, serve, type Served } from './serve.ts'
@@ -65,6 +67,12 @@ for (const { name, express: make } of expressVersions) {
           res.write('c3a4', 'hex')
           res.end('end')
         })
+        .get('/whole', (_req, res) => void res.send(Buffer.alloc(100_000_000, 'a')))
+        .get('/hasty', (_req, res) => {
+          for (let count = 0; count < 1000; count += 1) res.write(Buffer.alloc(100_000, 'a'))
+          res.end()
+        })
+        .get('/never', () => {})
         .get('/large', (_req, res) => {
           Readable.from(Array.from({ length: 500 }, () => Buffer.alloc(100_000, 'a'))).pipe(res)
         })
@@ -74,7 +82,8 @@ for (const { name, express: make } of expressVersions) {
         const before = quota - leftOf(await limiter.peek(who))['bytes']!
         const from = seen.length
         await act(served)
-        while (seen.length === from || seen.some((res) => !res.closed))
+        // One whose turn never came is not told that its connection closed.
+        while (seen.length === from || seen.some((res) => !res.closed && !res.req.socket.closed))
           await new Promise((resolve) => setTimeout(resolve, 3))
         await limiter.flush()
         return quota - leftOf(await limiter.peek(who))['bytes']! - before
@@ -139,6 +148,84 @@ for (const { name, express: make } of expressVersions) {
       expect(charged).toBeLessThan(40_000_000)
     })
 
+    it.each([
+      ['/whole', 'resets'],
+      ['/whole', 'reads what came, and ends'],
+      ['/hasty', 'resets'],
+      ['/hasty', 'reads what came, and ends'],
+    ] as const)('of %s, written whatever the client takes, are those that left when it %s', async (path, leaves) => {
+      const { cost } = await api()
+      let received = 0
+      const charged = await cost(async (served) => {
+        const socket = connect(served.port, '127.0.0.1')
+        socket.on('error', () => {})
+        socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`)
+        socket.on('data', (chunk: Buffer) => {
+          received += chunk.length
+          if (leaves === 'resets') socket.pause()
+        })
+        await once(socket, 'data')
+        if (leaves === 'resets') socket.resetAndDestroy()
+        else socket.destroy()
+        await once(socket, 'close')
+      })
+      expect(charged).toBeGreaterThan(received / 2)
+      // What the sockets of both ends hold.
+      expect(charged).toBeLessThan(40_000_000)
+    })
+
+    it('of one that was read to its end are all, and those of one that breaks off late are many', async () => {
+      const { cost } = await api()
+      expect(await cost((served) => served.ask('/whole'))).toBe(100_000_000)
+      let received = 0
+      const charged = await cost(async (served) => {
+        const socket = connect({ port: served.port, host: '127.0.0.1' })
+        socket.on('error', () => {})
+        // It has nothing more to say from here on, and reads on all the same.
+        socket.end('GET /whole HTTP/1.1\r\nHost: x\r\n\r\n')
+        socket.on('data', (chunk: Buffer) => {
+          received += chunk.length
+          if (received < 60_000_000 || socket.isPaused()) return
+          socket.pause()
+          setTimeout(() => socket.resetAndDestroy(), 600)
+        })
+        await once(socket, 'close')
+      })
+      expect(charged).toBeGreaterThan(50_000_000)
+      expect(charged).toBeLessThan(100_000_000)
+    })
+
+    it('of a response whose turn on its connection never came are none', async () => {
+      const { cost } = await api()
+      const charged = await cost(async (served) => {
+        const socket = connect(served.port, '127.0.0.1')
+        socket.on('error', () => {})
+        socket.write('GET /never HTTP/1.1\r\nHost: x\r\n\r\nGET /written HTTP/1.1\r\nHost: x\r\n\r\n')
+        setTimeout(() => socket.destroy(), 100)
+        await once(socket, 'close')
+      })
+      expect(charged).toBe(0)
+    })
+
+    it('of one behind another on its connection, broken off, are those that left', async () => {
+      const { cost } = await api()
+      const charged = await cost(async (served) => {
+        const socket = connect(served.port, '127.0.0.1')
+        socket.on('error', () => {})
+        socket.write('GET /written HTTP/1.1\r\nHost: x\r\n\r\nGET /whole HTTP/1.1\r\nHost: x\r\n\r\n')
+        let received = 0
+        socket.on('data', (chunk: Buffer) => {
+          received += chunk.length
+          if (received < 100_000 || socket.isPaused()) return
+          socket.pause()
+          setTimeout(() => socket.resetAndDestroy(), 50)
+        })
+        await once(socket, 'close')
+      })
+      expect(charged).toBeGreaterThan(100_000)
+      expect(charged).toBeLessThan(40_000_000)
+    })
+
     it('of responses on one connection are each their own', async () => {
       const { cost } = await api()
       const two =
@@ -170,6 +257,58 @@ async function wireBytes(served: Served, path: string): Promise<number> {
     at = end + 2 + size + 2
   }
 }
+
+describe('content-bytes over TLS', () => {
+  it('are those of the body, and of one that was broken off those that left', async () => {
+    const limiter = opened(
+      rampmeter({ policies: [slidingLog({ name: 'bytes', quota, window: '1d', unit: 'content-bytes' })] }),
+    )
+    const closed: Promise<unknown>[] = []
+    const app = express()
+      .use((_req, res, next) => {
+        closed.push(once(res, 'close'))
+        next()
+      })
+      .use(limiter)
+      .get('/', (req, res) => void res.send(Buffer.alloc(Number(req.query['size']), 'a')))
+    // A key that both know is enough for a connection.
+    const psk = Buffer.from('a key that both ends know')
+    const ciphers = 'PSK-AES128-GCM-SHA256'
+    const server = createServer({ ciphers, maxVersion: 'TLSv1.2', pskCallback: () => psk }, app)
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    onTestFinished(() => {
+      server.closeAllConnections()
+      server.close()
+    })
+    const cost = async (size: number, takes: number): Promise<number> => {
+      const before = leftOf(await limiter.peek(who))['bytes']!
+      const socket = tlsConnect({
+        port: (server.address() as AddressInfo).port,
+        host: '127.0.0.1',
+        ciphers,
+        maxVersion: 'TLSv1.2',
+        pskCallback: () => ({ psk, identity: 'any' }),
+        checkServerIdentity: () => undefined,
+      })
+      socket.on('error', () => {})
+      socket.write(`GET /?size=${size} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`)
+      let received = 0
+      socket.on('data', (chunk: Buffer) => {
+        received += chunk.length
+        if (received > takes) socket.destroy()
+      })
+      await once(socket, 'close')
+      await Promise.all(closed)
+      await limiter.flush()
+      return before - leftOf(await limiter.peek(who))['bytes']!
+    }
+    expect(await cost(1000, Infinity)).toBe(1000)
+    expect(await cost(20_000_000, Infinity)).toBe(20_000_000)
+    const broken = await cost(100_000_000, 65_000)
+    expect(broken).toBeGreaterThan(65_000)
+    expect(broken).toBeLessThan(40_000_000)
+  })
+})
 
 it('content-bytes charged before need a cost', () => {
   expect(() => slidingLog({ quota: 5, window: '1h', unit: 'content-bytes', charge: 'before' })).toThrow(

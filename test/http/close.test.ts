@@ -8,7 +8,7 @@ import { testRedis } from './stores.ts'
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
 /** Runs a program that imports the sources, and tells how it ended by itself; after so many ms it is ended, and told so. */
-async function run(program: string, withinMs = 20_000): Promise<{ ended: string; said: string; errors: string }> {
+async function run(program: string, withinMs = 90_000): Promise<{ ended: string; said: string; errors: string }> {
   const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', program], {
     cwd: root,
     env: { ...process.env, NODE_ENV: 'production' },
@@ -52,6 +52,16 @@ describe('a process', () => {
     expect(said).toMatch(/^200 "per-minute";r=59/)
   })
 
+  it('ends by itself with an adaptive limiter, though nobody closed it', async () => {
+    const program = `${serveOnce}
+      import { adaptive } from './src/index.ts'
+      await serveOnce(rampmeter({ adaptive: adaptive({ every: '100ms', sample: () => new Promise(() => {}) }) }))
+    `
+    const { ended, said } = await run(program)
+    expect(ended).toBe('exit 0')
+    expect(said).toMatch(/^200 "per-minute";r=/)
+  })
+
   it('ends by itself once its limiter on Redis is closed, and the app’s own client', async () => {
     const { url } = await testRedis()
     const program = `${serveOnce}
@@ -75,13 +85,16 @@ describe('a process', () => {
       const redis = new Redis(1, { lazyConnect: true })
       redis.on('error', () => {})
       const limiter = rampmeter({ store: redisStore(redis) })
+      const another = rampmeter({ store: redisStore(redis) })
+      await another.decide({ client: { id: 'key:one', tier: 'agent' } })
+      await another.close()
       await serveOnce(limiter)
       await limiter.close()
       console.log('closed')
     `
     const { ended, said, errors } = await run(program)
     expect(ended).toBe('exit 0')
-    // The outage is told, once.
+    // The outage is told, once in a process.
     expect(errors.match(/RAMPMETER_\w+\] RampmeterWarning: the store is away/g)).toEqual([
       'RAMPMETER_STORE_UNAVAILABLE] RampmeterWarning: the store is away',
     ])

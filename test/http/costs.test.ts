@@ -130,6 +130,17 @@ describe('a cost that is none', () => {
     )
   })
 
+  it('is told by whose it is: the policy’s own, or the route’s', async () => {
+    const ofRoute = await failing([hour], () => Number.NaN)
+    expect(String(ofRoute.errors[0])).toMatch(/the cost of a route .*came out as NaN/)
+    const limiter = opened(rampmeter({ policies: [hour], routes: { '/': { name: 'search', cost: () => -1 } } }))
+    const { errors, handler } = keepErrors()
+    await (await serve(express().use(limiter).use(handler))).ask('/')
+    expect(String(errors[0])).toMatch(/the cost of route "search" came out as -1/)
+    const own = slidingWindow({ name: 'tokens', quota: 9, window: '1h', cost: () => 0.5 })
+    expect(String((await failing([hour, own])).errors[0])).toMatch(/the cost of policy "tokens" came out as 0\.5/)
+  })
+
   it('never shows a text that might be a credential', async () => {
     const { errors } = await failing([hour], () => 'sk-very-secret')
     expect(JSON.stringify([errors, String(errors[0])])).not.toContain('secret')

@@ -1,9 +1,10 @@
 // Every dimension of a request in one decision, over real HTTP: what is told, what is charged when, and what it costs in round
 // trips.
 
+import { connect } from 'node:net'
 import express, { type Express, type Response } from 'express'
 import { Redis } from 'ioredis'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import type { Decision } from '../../src/decision.ts'
 import { session } from '../../src/identify/session.ts'
 import { concurrency } from '../../src/policies/concurrency.ts'
@@ -185,7 +186,7 @@ describe('failures', () => {
       let tried = 0
       const app = express().post('/', limiter.route({ policies }), (_req, res) => {
         tried += 1
-        setTimeout(() => res.status(401).end(), 30)
+        setTimeout(() => res.status(401).end(), 300)
       })
       const served = await serve(app)
       await Promise.all(Array.from({ length: 20 }, () => served.ask('/', { method: 'POST' })))
@@ -235,6 +236,39 @@ describe('failures', () => {
     }
   })
 
+  it('reserved for clients that hung up come back where nobody answers, and count all the same when somebody does', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const limiter = opened(rampmeter({ policies: [failures({ quota: 3, window: '1h', reserve: true })] }))
+    const waiting: Response[] = []
+    const app = express()
+      .use(limiter)
+      .get('/', (_req, res) => void waiting.push(res))
+    const served = await serve(app)
+    for (let times = 1; times <= 3; times += 1) {
+      const socket = connect(served.port, '127.0.0.1', () => socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n'))
+      await until(() => waiting.length === times)
+      socket.destroy()
+      await until(() => waiting.at(-1)!.closed)
+    }
+    const left = async (): Promise<number | undefined> => {
+      await limiter.flush()
+      return leftOf(await limiter.peek(who))['failures']
+    }
+    // Nobody outruns the limit by hanging up.
+    expect((await served.ask('/')).status).toBe(429)
+    waiting[0]!.status(200).end()
+    expect(await left()).toBe(1)
+    vi.advanceTimersByTime(29_000)
+    expect(await left()).toBe(1)
+    vi.advanceTimersByTime(2000)
+    expect(await left()).toBe(3)
+    waiting[1]!.status(401).end()
+    expect(await left()).toBe(2)
+    waiting[2]!.status(200).end()
+    expect(await left()).toBe(2)
+  })
+
   it('are counted when what should judge them fails, and that is said once', async () => {
     const warnings = warningsOf('RAMPMETER_POLICY_FUNCTION_FAILED')
     const counts = [
@@ -250,7 +284,25 @@ describe('failures', () => {
       const served = await serve(express().use(limiter).get('/', tellDecision))
       expect((await askTimes(served, 3)).map(({ status }) => status)).toEqual([200, 200, 429])
     }
-    expect(await warnings()).toHaveLength(2)
+    // Two limits of one limiter are two things to mend.
+    const policies = counts.map((judge, index) =>
+      failures({ name: `judged-${index}`, quota: 2, window: '1h', counts: judge }),
+    )
+    const both = await serve(
+      express()
+        .use(opened(rampmeter({ policies })))
+        .get('/', tellDecision),
+    )
+    await askTimes(both, 3)
+    const said = (await warnings()).map(({ message }) =>
+      /of policy "([\w-]+)" (threw|returned)/.exec(message)?.slice(1),
+    )
+    expect(said).toEqual([
+      ['failures', 'threw'],
+      ['failures', 'returned'],
+      ['judged-0', 'threw'],
+      ['judged-1', 'returned'],
+    ])
     // What is no boolean is one.
     const odd = opened(
       rampmeter({ policies: [failures({ quota: 2, window: '1h', counts: (res) => res.locals['failed'] as boolean })] }),
@@ -283,6 +335,38 @@ describe('costHeader', () => {
     })
   }
 
+  it('and `settle`: the one that is said last counts, and the field is said when the head leaves', async () => {
+    const limiter = opened(rampmeter({ policies: tokens }))
+    const route = limiter.route({ cost: 100, costHeader: 'x-tokens-used' })
+    const app = express()
+      .get('/before', route, (req, res) => {
+        req.rateLimit!.refund()
+        res.set('x-tokens-used', '30').json({})
+      })
+      .get('/after', route, (req, res) => {
+        res.set('x-tokens-used', '30').write('some')
+        req.rateLimit!.settle(40)
+        res.end()
+      })
+      .get('/trailer', route, (_req, res) => {
+        res.set('trailer', 'x-tokens-used').write('some')
+        res.addTrailers({ 'x-tokens-used': '1' })
+        res.end()
+      })
+    const served = await serve(app)
+    let left = 1000
+    for (const [path, cost] of [
+      ['/before', 30],
+      ['/after', 40],
+      ['/trailer', 100],
+    ] as const) {
+      await served.ask(path)
+      await limiter.flush()
+      left -= cost
+      expect(leftOf(await limiter.peek(who))).toEqual({ tokens: left })
+    }
+  })
+
   it('counts where a limiter further out has decided the same, and leaves nowhere', async () => {
     const limiter = opened(rampmeter({ policies: tokens }))
     const app = express()
@@ -296,21 +380,29 @@ describe('costHeader', () => {
     expect(leftOf(await limiter.peek(who))).toEqual({ tokens: 750 })
   })
 
-  it('that tells no cost is taken out too, changes nothing and is said once', async () => {
+  it('that tells no cost is taken out too, changes nothing and is said once for each field', async () => {
     const warnings = warningsOf('RAMPMETER_INVALID_COST')
     const limiter = opened(rampmeter({ policies: tokens }))
-    const app = express().get('/', limiter.route({ cost: 10, costHeader: 'x-used' }), (req, res) => {
-      res.set('x-used', req.query['used'] as string).json({})
-    })
+    const app = express()
+      .get('/', limiter.route({ cost: 10, costHeader: 'x-used' }), (req, res) => {
+        res.set('x-used', req.query['used'] as string).json({})
+      })
+      .get('/other', limiter.route({ cost: 0, costHeader: 'x-points' }), (_req, res) => {
+        res.set('x-points', 'secret').json({})
+      })
     const served = await serve(app)
+    await served.ask('/other')
+    await served.ask('/other')
     for (const used of ['-1', '1.5', '1e3', 'NaN', '', '2000000000000', 'secret']) {
       expect((await served.ask(`/?used=${used}`)).headers).not.toHaveProperty('x-used')
     }
     await limiter.flush()
     expect(leftOf(await limiter.peek(who))).toEqual({ tokens: 930 })
     const said = await warnings()
-    expect(said).toHaveLength(1)
-    expect(said[0]!.message).not.toContain('secret')
+    expect(said.map(({ message }) => message)).toEqual([
+      expect.stringContaining('the response header "x-points", named by `costHeader`, was a text of 6 characters; '),
+      expect.stringContaining('the response header "x-used", named by `costHeader`, was -1; it must be a whole number'),
+    ])
   })
 
   it('leaves no shadow either', async () => {
@@ -464,11 +556,13 @@ describe('highRisk', () => {
     const limiter = opened(
       rampmeter({
         store: redisStore(redis),
-        deadline: '100ms',
+        // Generous: a Redis whose connection has ended is waited for no longer than that takes to be noticed.
+        deadline,
         onStoreError: 'open',
         policies: [slidingLog({ name: 'hour', quota: 100, window: '1h' })],
       }),
     )
+    await limiter.ready()
     const wire = slidingLog({ name: 'wire', quota: 4, window: '1h' })
     const lenient = slidingLog({ name: 'wire', quota: 4, window: '1h', onStoreError: 'local' })
     const app = express()
@@ -497,6 +591,7 @@ describe('a target or session that is none', () => {
     ['a number', 5],
     ['null', null],
     ['a list of numbers', [1, 2]],
+    ['a list with a number', ['a', 5]],
     ['too many', Array.from({ length: 33 }, (_, index) => String(index))],
     ['too long', 'x'.repeat(8193)],
     ['a promise', Promise.resolve('x')],
@@ -537,6 +632,9 @@ describe('a target or session that is none', () => {
         code: 'RAMPMETER_INVALID_TARGET',
       })
     }
+    await expect(limiter.decide({ client: who, target: ['a', 5 as never, {} as never] })).rejects.toThrow(
+      /came out as a list of 3, in which \[1\] is number; return/,
+    )
     for (const session of [5, null, '', {}]) {
       await expect(limiter.decide({ client: who, partitions: { sessions: session as never } })).rejects.toMatchObject({
         code: 'RAMPMETER_INVALID_TARGET',
@@ -637,6 +735,7 @@ describe('pools', () => {
     const refused = flood.at(-1)!
     expect(refused.problem).toMatchObject({
       'violated-policies': ['capacity'],
+      detail: expect.stringMatching(/^The pool of tier "free" allows 20 requests per hour; the next one is/),
       error: { limit: 20, remaining: 0, tier: 'free' },
     })
     expect(refused.headers['ratelimit-policy']).toBe('"capacity";q=20;w=3600')

@@ -61,6 +61,7 @@ describe('rampmeter:decision', () => {
         retryAfterMs: 0,
         degraded: false,
         reason: null,
+        abuse: null,
         route: 'search',
       },
       expect.objectContaining({

@@ -370,7 +370,7 @@ describe('a settled cost', () => {
       })
     const { json } = await (await serve(app)).ask('/')
     expect(Object.keys(json).sort()).toEqual(
-      ['admitted', 'client', 'degraded', 'enforced', 'limits', 'retryAfterMs', 'violated'].sort(),
+      ['admitted', 'client', 'degraded', 'enforced', 'limits', 'retryAfterMs', 'retryEstimated', 'violated'].sort(),
     )
   })
 })

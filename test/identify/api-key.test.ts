@@ -8,6 +8,7 @@ import { RampmeterError } from '../../src/errors.ts'
 import { apiKey, type ApiKeyOptions } from '../../src/identify/api-key.ts'
 import type { Subject } from '../../src/identify/subject.ts'
 import type { Verification } from '../../src/identify/verifier.ts'
+import { unlimited } from './unlimited.ts'
 
 /** A request as Node makes it of these fields: joined in `headers`, as they came in `rawHeaders`. */
 function requestOf(...fields: [name: string, value: string][]): Request {
@@ -22,7 +23,10 @@ function requestOf(...fields: [name: string, value: string][]): Request {
 
 const withKey = (key: string): Request => requestOf(['Host', 'api.example.com'], ['X-API-Key', key])
 
-const unknownKey = { outcome: 'absent', note: 'an API key was shown that is not known' }
+const unknownKey: unknown = expect.objectContaining({
+  outcome: 'absent',
+  note: 'an API key was shown that is not known',
+})
 
 const keys: Record<string, Subject> = {
   'k-agent': { id: 'acme', type: 'agent', tier: 'premium', claims: { quota: 9 } },
@@ -53,24 +57,24 @@ describe('a known key', () => {
     const sync = apiKey({ lookup: (shown) => keys[shown] })
     const async = apiKey({ lookup: async (shown) => keys[shown] })
     expect(sync.name).toBe('api-key')
-    expect(sync.verify(withKey(key))).toMatchObject({
+    expect(sync.verify(withKey(key), unlimited)).toMatchObject({
       outcome: 'verified',
       identity: { ...identity, provesKey: false },
     })
-    expect(await async.verify(withKey(key))).toEqual(sync.verify(withKey(key)))
+    expect(await async.verify(withKey(key), unlimited)).toEqual(sync.verify(withKey(key), unlimited))
   })
 
   it('is looked up with the request that showed it', () => {
     const lookup = vi.fn((_key: string, _req: Request) => null)
     const req = withKey('k')
-    void apiKey({ lookup }).verify(req)
+    void apiKey({ lookup }).verify(req, unlimited)
     expect(lookup.mock.calls).toEqual([['k', req]])
   })
 
   it('may come in another field, by any spelling', () => {
     const verifier = apiKey({ header: 'X-Token', lookup: (shown) => keys[shown] })
-    expect(verifier.verify(requestOf(['x-TOKEN', 'k-user']))).toMatchObject({ identity: { id: 'key:ann' } })
-    expect(verifier.verify(withKey('k-user'))).toEqual({ outcome: 'absent' })
+    expect(verifier.verify(requestOf(['x-TOKEN', 'k-user']), unlimited)).toMatchObject({ identity: { id: 'key:ann' } })
+    expect(verifier.verify(withKey('k-user'), unlimited)).toEqual({ outcome: 'absent' })
   })
 
   it.each([
@@ -81,7 +85,7 @@ describe('a known key', () => {
     ['k-user', undefined],
   ])('in Authorization: %s', (value, id) => {
     const verifier = apiKey({ header: 'authorization', lookup: (shown) => keys[shown] })
-    const verification = verifier.verify(requestOf(['Authorization', value]))
+    const verification = verifier.verify(requestOf(['Authorization', value]), unlimited)
     if (id === undefined) expect(verification).toEqual({ outcome: 'absent' })
     else expect(verification).toMatchObject({ identity: { id } })
   })
@@ -99,13 +103,13 @@ describe('a key nobody knows', () => {
     ['undefined', () => undefined],
     ['null, later', async () => null],
   ])('for which the look-up says %s', async (_what, lookup) => {
-    expect(await apiKey({ lookup }).verify(withKey('nope'))).toEqual(unknownKey)
-    expect(await apiKey({ lookup, unknown: 'refuse' }).verify(withKey('nope'))).toEqual(refused)
+    expect(await apiKey({ lookup }).verify(withKey('nope'), unlimited)).toEqual(unknownKey)
+    expect(await apiKey({ lookup, unknown: 'refuse' }).verify(withKey('nope'), unlimited)).toEqual(refused)
   })
 
   it('in Authorization is refused with the challenge of RFC 6750', () => {
     const verifier = apiKey({ header: 'authorization', lookup: () => null, unknown: 'refuse' })
-    expect(verifier.verify(requestOf(['Authorization', 'Bearer nope']))).toMatchObject({
+    expect(verifier.verify(requestOf(['Authorization', 'Bearer nope']), unlimited)).toMatchObject({
       challenge: 'Bearer realm="api", error="invalid_token"',
     })
   })
@@ -122,8 +126,8 @@ describe('a key nobody knows', () => {
     ['is too long', withKey('k'.repeat(4097))],
   ])('because it %s: no look-up', (_what, req) => {
     const lookup = vi.fn((shown: string) => keys[shown])
-    expect(apiKey({ lookup }).verify(req)).toEqual(unknownKey)
-    expect(apiKey({ lookup, unknown: 'refuse' }).verify(req)).toEqual(refused)
+    expect(apiKey({ lookup }).verify(req, unlimited)).toEqual(unknownKey)
+    expect(apiKey({ lookup, unknown: 'refuse' }).verify(req, unlimited)).toEqual({ ...refused, counts: false })
     expect(lookup).not.toHaveBeenCalled()
   })
 
@@ -132,17 +136,19 @@ describe('a key nobody knows', () => {
     ['no such property', { headers: { 'x-api-key': 'k-user' } } as never],
     ['a field set by middleware', { headers: { 'x-api-key': 'k-user' }, rawHeaders: ['Host', 'x'] } as never],
   ])('is not what one is that comes once, with %s', (_what, req) => {
-    expect(apiKey({ lookup: (shown) => keys[shown] }).verify(req)).toMatchObject({ identity: { id: 'key:ann' } })
+    expect(apiKey({ lookup: (shown) => keys[shown] }).verify(req, unlimited)).toMatchObject({
+      identity: { id: 'key:ann' },
+    })
   })
 
   it('may contain a comma and the longest length allowed', () => {
     const long = 'k,'.repeat(2048)
     const verifier = apiKey({ lookup: (shown) => (shown === long ? { id: 'long' } : null) })
-    expect(verifier.verify(withKey(long))).toMatchObject({ identity: { id: 'key:long' } })
+    expect(verifier.verify(withKey(long), unlimited)).toMatchObject({ identity: { id: 'key:long' } })
   })
 
   it('and no key at all is absent without a note', () => {
-    expect(apiKey({ lookup: () => null, unknown: 'refuse' }).verify(requestOf(['Host', 'x']))).toEqual({
+    expect(apiKey({ lookup: () => null, unknown: 'refuse' }).verify(requestOf(['Host', 'x']), unlimited)).toEqual({
       outcome: 'absent',
     })
   })
@@ -153,7 +159,7 @@ describe('over a real connection', () => {
     const app = express()
     const inOwnField = apiKey({ lookup: (shown) => keys[shown] })
     const inAuthorization = apiKey({ header: 'authorization', lookup: (shown) => keys[shown] })
-    app.use((req, res) => void res.json([inOwnField.verify(req), inAuthorization.verify(req)]))
+    app.use((req, res) => void res.json([inOwnField.verify(req, unlimited), inAuthorization.verify(req, unlimited)]))
     const server = createServer(app)
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     const { port } = server.address() as AddressInfo
@@ -199,6 +205,7 @@ describe('a look-up that fails', () => {
   it.each(lookups)('%s: unavailable, never unknown', async (_what, lookup) => {
     const verification = await apiKey({ lookup: lookup as never, cache: '1m', unknown: 'refuse' }).verify(
       withKey('s3cret'),
+      unlimited,
     )
     expect(verification).toMatchObject({ outcome: 'unavailable', cause: { code: 'RAMPMETER_LOOKUP_FAILED' } })
     const { cause, reason } = verification as Verification & { outcome: 'unavailable' }
@@ -219,7 +226,7 @@ describe('a look-up that fails', () => {
     { id: 'a', claims: 1 },
   ])('answers %j: unavailable', async (answer) => {
     for (const lookup of [() => answer, async () => answer]) {
-      const verification = await apiKey({ lookup: lookup as never }).verify(withKey('k'))
+      const verification = await apiKey({ lookup: lookup as never }).verify(withKey('k'), unlimited)
       expect(verification).toMatchObject({ outcome: 'unavailable', cause: { code: 'RAMPMETER_INVALID_IDENTITY' } })
     }
   })
@@ -233,9 +240,9 @@ describe('a look-up that fails', () => {
         return { id: 'acme' }
       },
     })
-    expect(await verifier.verify(withKey('k'))).toMatchObject({ outcome: 'unavailable' })
+    expect(await verifier.verify(withKey('k'), unlimited)).toMatchObject({ outcome: 'unavailable' })
     broken = false
-    expect(await verifier.verify(withKey('k'))).toMatchObject({ outcome: 'verified' })
+    expect(await verifier.verify(withKey('k'), unlimited)).toMatchObject({ outcome: 'verified' })
   })
 })
 
@@ -254,8 +261,8 @@ describe('look-ups of one key', () => {
   it('under way at once are one, and the next is another', async () => {
     const { lookup, answer } = slow()
     const verifier = apiKey({ lookup })
-    const many = Array.from({ length: 20 }, () => verifier.verify(withKey('k')))
-    const other = verifier.verify(withKey('another'))
+    const many = Array.from({ length: 20 }, () => verifier.verify(withKey('k'), unlimited))
+    const other = verifier.verify(withKey('another'), unlimited)
     expect(lookup).toHaveBeenCalledTimes(2)
     answer({ id: 'acme' })
     answer(null)
@@ -264,7 +271,7 @@ describe('look-ups of one key', () => {
     expect(answers[0]).toMatchObject({ identity: { id: 'key:acme' } })
     expect(await other).toEqual(unknownKey)
 
-    const again = verifier.verify(withKey('k'))
+    const again = verifier.verify(withKey('k'), unlimited)
     expect(lookup).toHaveBeenCalledTimes(3)
     answer(null)
     expect(await again).toEqual(unknownKey)
@@ -275,9 +282,9 @@ describe('look-ups of one key', () => {
       throw new Error('down')
     })
     const verifier = apiKey({ lookup })
-    await Promise.all([verifier.verify(withKey('k')), verifier.verify(withKey('k'))])
+    await Promise.all([verifier.verify(withKey('k'), unlimited), verifier.verify(withKey('k'), unlimited)])
     expect(lookup).toHaveBeenCalledTimes(1)
-    await verifier.verify(withKey('k'))
+    await verifier.verify(withKey('k'), unlimited)
     expect(lookup).toHaveBeenCalledTimes(2)
   })
 
@@ -285,18 +292,18 @@ describe('look-ups of one key', () => {
     turnTheClock()
     const { lookup, answer } = slow()
     const verifier = apiKey({ lookup, cache: '1h' })
-    const hung = verifier.verify(withKey('k'))
+    const hung = verifier.verify(withKey('k'), unlimited)
     await vi.advanceTimersByTimeAsync(9_000)
-    void verifier.verify(withKey('k'))
+    void verifier.verify(withKey('k'), unlimited)
     expect(lookup).toHaveBeenCalledTimes(1)
     await vi.advanceTimersByTimeAsync(2_000)
-    const fresh = verifier.verify(withKey('k'))
+    const fresh = verifier.verify(withKey('k'), unlimited)
     expect(lookup).toHaveBeenCalledTimes(2)
     answer({ id: 'withdrawn' })
     answer(null)
     expect(await fresh).toEqual(unknownKey)
     expect(await hung).toMatchObject({ identity: { id: 'key:withdrawn' } })
-    expect(await verifier.verify(withKey('k'))).toEqual(unknownKey)
+    expect(await verifier.verify(withKey('k'), unlimited)).toEqual(unknownKey)
     expect(lookup).toHaveBeenCalledTimes(2)
   })
 })
@@ -310,12 +317,12 @@ describe('cache', () => {
     for (const answer of [() => subject, async () => subject]) {
       const lookup = vi.fn(answer)
       const verifier = apiKey({ lookup, cache: '30s' })
-      expect(await verifier.verify(withKey('k'))).toMatchObject({ outcome })
+      expect(await verifier.verify(withKey('k'), unlimited)).toMatchObject({ outcome })
       await vi.advanceTimersByTimeAsync(29_900)
-      expect(verifier.verify(withKey('k'))).toMatchObject({ outcome })
+      expect(verifier.verify(withKey('k'), unlimited)).toMatchObject({ outcome })
       expect(lookup).toHaveBeenCalledTimes(1)
       await vi.advanceTimersByTimeAsync(200)
-      expect(await verifier.verify(withKey('k'))).toMatchObject({ outcome })
+      expect(await verifier.verify(withKey('k'), unlimited)).toMatchObject({ outcome })
       expect(lookup).toHaveBeenCalledTimes(2)
     }
   })
@@ -323,22 +330,22 @@ describe('cache', () => {
   it('is off unless asked for', () => {
     const lookup = vi.fn(() => null)
     const verifier = apiKey({ lookup })
-    void verifier.verify(withKey('k'))
-    void verifier.verify(withKey('k'))
+    void verifier.verify(withKey('k'), unlimited)
+    void verifier.verify(withKey('k'), unlimited)
     expect(lookup).toHaveBeenCalledTimes(2)
   })
 
   it('is bounded, and made-up keys do not drive out known ones', () => {
     const lookup = vi.fn((key: string) => (key === 'real' ? { id: 'acme' } : null))
     const verifier = apiKey({ lookup, cache: '1h' })
-    void verifier.verify(withKey('real'))
-    for (let index = 0; index < 12_000; index += 1) void verifier.verify(withKey(`made-up-${index}`))
+    void verifier.verify(withKey('real'), unlimited)
+    for (let index = 0; index < 12_000; index += 1) void verifier.verify(withKey(`made-up-${index}`), unlimited)
     lookup.mockClear()
-    void verifier.verify(withKey('real'))
+    void verifier.verify(withKey('real'), unlimited)
     expect(lookup).not.toHaveBeenCalled()
-    void verifier.verify(withKey('made-up-11999'))
+    void verifier.verify(withKey('made-up-11999'), unlimited)
     expect(lookup).not.toHaveBeenCalled()
-    void verifier.verify(withKey('made-up-0'))
+    void verifier.verify(withKey('made-up-0'), unlimited)
     expect(lookup).toHaveBeenCalledTimes(1)
   })
 
@@ -346,13 +353,13 @@ describe('cache', () => {
     const makeKey = (): string => ['vErY', 'sEcReT', process.pid].join('-')
     const marker = `remembered-${process.pid}`
     const verifier = apiKey({ cache: '1h', lookup: async (key) => ({ id: `${marker}-${key.length}` }) })
-    await verifier.verify(withKey(makeKey()))
+    await verifier.verify(withKey(makeKey()), unlimited)
     // What is reachable, texts once each. The key itself is written only afterwards, so that it is not this test that keeps it.
     let heap = ''
     for await (const chunk of getHeapSnapshot()) heap += String(chunk)
     expect(heap).toContain(marker)
     expect(heap.includes(makeKey())).toBe(false)
-    expect(await verifier.verify(withKey(makeKey()))).toMatchObject({ outcome: 'verified' })
+    expect(await verifier.verify(withKey(makeKey()), unlimited)).toMatchObject({ outcome: 'verified' })
   })
 })
 
@@ -369,7 +376,7 @@ describe('any request', () => {
           const req = requestOf(...fields)
           if (!raw) req.rawHeaders = []
           const shown = fields.filter(([name]) => name.toLowerCase() === 'x-api-key')
-          const verification = verifier.verify(req) as Verification
+          const verification = verifier.verify(req, unlimited) as Verification
           expect(['absent', 'verified', 'unavailable']).toContain(verification.outcome)
           if (shown.length === 0) expect(verification).toEqual({ outcome: 'absent' })
           if (shown.length > 1) expect(verification).toEqual(unknownKey)

@@ -1,5 +1,6 @@
 import type { Request } from 'express'
 import { describe, expect, it, vi } from 'vitest'
+import { AttemptLimit } from '../../src/attempts.ts'
 import { apiKey } from '../../src/identify/api-key.ts'
 import { createIdentifier, type Identified } from '../../src/identify/identify.ts'
 import { session } from '../../src/identify/session.ts'
@@ -12,7 +13,11 @@ function requestOf(headers: Record<string, string> = {}, more: object = {}): Req
 }
 
 function identify(verifiers: Verifier[], req: Request = requestOf()): Identified | Promise<Identified> {
-  return createIdentifier({ verifiers, readAddress: () => address })(req)
+  return createIdentifier({
+    verifiers,
+    readAddress: () => address,
+    attemptsOf: (from) => new AttemptLimit({ quota: 20, windowMs: 60_000 }).of(from),
+  })(req)
 }
 
 function saying(
@@ -41,7 +46,7 @@ describe('a request that proves nothing', () => {
   }
 
   it('is its address', () => {
-    expect(identify([])).toEqual({
+    expect(identify([])).toMatchObject({
       outcome: 'known',
       client: { ...stranger, hint: null, reasons: ['no credential was shown'] },
       answers: [],
@@ -49,7 +54,7 @@ describe('a request that proves nothing', () => {
   })
 
   it('may hint at what it is, which is told as unproven', () => {
-    expect(identify([saying('a', absent)], requestOf({ 'user-agent': 'ClaudeBot/1.0' }))).toEqual({
+    expect(identify([saying('a', absent)], requestOf({ 'user-agent': 'ClaudeBot/1.0' }))).toMatchObject({
       outcome: 'known',
       client: {
         ...stranger,
@@ -60,9 +65,10 @@ describe('a request that proves nothing', () => {
     })
   })
 
-  it('may have shown a key nobody knows: the notes say so', () => {
+  it('may have shown a key nobody knows: the notes say so', async () => {
     const req = requestOf({ 'x-api-key': 'made-up', 'user-agent': 'curl/8' })
-    const { client } = identify([apiKey({ lookup: () => null })], req) as Identified
+    const { client, failures } = await identify([apiKey({ lookup: () => null })], req)
+    expect(failures).toBe(1)
     expect(client).toMatchObject({
       ...stranger,
       reasons: ['an API key was shown that is not known', 'the User-Agent says curl, unproven'],
@@ -115,6 +121,75 @@ describe('verifiers', () => {
     expect(client).toMatchObject({ id: 'weak:1', provesKey: false, namedTier: null })
   })
 
+  it('that are secondary name somebody only where no other does, in whatever order, and their claims are theirs', async () => {
+    const attested: Verification = {
+      ...(verified({
+        id: 'at:1',
+        kind: 'agent',
+        provesKey: true,
+        reason: 'attested',
+        claims: { attested: 1 },
+      }) as object),
+      outcome: 'verified',
+      secondary: true,
+    } as Verification
+    const token = verified({
+      id: 'sub:1',
+      kind: 'unknown',
+      confidence: 0,
+      reason: 'a token',
+      claims: { attested: 'a lie', a: 1 },
+    })
+    const ofToken = { id: 'sub:1', kind: 'unknown', provedBy: 'token', provesKey: false, claims: { attested: 1, a: 1 } }
+    for (const order of [
+      [saying('attestation', attested), saying('token', token)],
+      [saying('token', token), saying('attestation', attested)],
+    ]) {
+      const { client } = await identify(order)
+      expect(client).toMatchObject({ ...ofToken, reasons: ['a token', 'attestation agrees and adds claims: attested'] })
+    }
+    const { client } = await identify([saying('none', absent), saying('attestation', attested)])
+    expect(client).toMatchObject({ id: 'at:1', provedBy: 'attestation', provesKey: true, claims: { attested: 1 } })
+  })
+
+  it('that use one proof use it once', async () => {
+    const proof = { name: 'p', lastsMs: 1, challenge: 'X' }
+    const both = ['a', 'b'].map((name) => saying(name, { ...verified({}), singleUses: [proof, { ...proof, name }] }))
+    expect(await identify(both)).toMatchObject({ singleUses: [proof, { name: 'a' }, { name: 'b' }] })
+  })
+
+  it.each<[string, unknown]>([
+    ['no list', {}],
+    ['a text', 'x'],
+    ['nothing in it', [null]],
+    ['a proof without a challenge', [{ name: 'p', lastsMs: 1 }]],
+    ['a challenge that cannot stand in a field', [{ name: 'p', lastsMs: 1, challenge: 'X\r\nY: 1' }]],
+    ['a name that is no hash', [{ name: 'a proof', lastsMs: 1, challenge: 'X' }]],
+    ['a name that is long', [{ name: 'p'.repeat(65), lastsMs: 1, challenge: 'X' }]],
+    ['no time', [{ name: 'p', lastsMs: Number.NaN, challenge: 'X' }]],
+    ['no time that could be waited', [{ name: 'p', lastsMs: 1e12, challenge: 'X' }]],
+  ])('that give single uses with %s fail the request, and not when the proof is shown again', (_what, singleUses) => {
+    const one = saying('mine', { ...verified({}), singleUses })
+    expect(() => identify([one])).toThrow('RAMPMETER_INVALID_IDENTITY')
+  })
+
+  it('that check and answer with nothing fail the request, with a code', async () => {
+    const mine: Verifier = {
+      name: 'mine',
+      verify: async (_req, attempts) => await attempts.check('x', () => undefined as never),
+    }
+    await expect(identify([mine])).rejects.toThrow('RAMPMETER_INVALID_IDENTITY')
+  })
+
+  it('may give fields to the response, and a hint that earns nothing', async () => {
+    const hint = { agent: 'agent.example', role: 'bot' } as const
+    const result = await identify([
+      saying('a', { ...absent, fields: { 'DPoP-Nonce': '1' }, hint, note: 'unproven' }),
+      saying('b', { ...absent, fields: { 'X-Other': '2' } }),
+    ])
+    expect(result).toMatchObject({ fields: { 'DPoP-Nonce': '1', 'X-Other': '2' }, client: { hint, kind: 'anonymous' } })
+  })
+
   it('that answer at once need no promise; one that does not makes it one', async () => {
     const now = [saying('a', absent), saying('b', verified({ id: 'b:1' }))]
     expect(identify(now)).toMatchObject({ outcome: 'known' })
@@ -158,17 +233,19 @@ describe('verifiers', () => {
     }
   })
 
-  it.each<[string, Verification]>([
+  it.each<[string, Verification & { outcome: 'invalid' | 'unavailable' }]>([
     ['invalid', { outcome: 'invalid', reason: 'the signature is wrong', challenge: 'Bearer error="invalid_token"' }],
     ['unavailable', { outcome: 'unavailable', reason: 'no keys', cause: new Error('ECONNREFUSED') }],
   ])('that find a credential %s end it, charged to the address, whatever was proven before', (_what, verification) => {
     const after = saying('after', verified({}))
     for (const before of [[], [saying('before', verified({ id: 'before:1', tier: 'premium', claims: { a: 1 } }))]]) {
       const result = identify([...before, saying('wrong', verification), after]) as Identified
-      const { outcome, ...rest } = verification
+      const { outcome } = verification
       expect(result).toMatchObject({
         outcome,
-        ...rest,
+        ...(verification.outcome === 'invalid'
+          ? { denial: { status: 401, challenges: [verification.challenge] }, failures: 1 }
+          : { reason: verification.reason, failures: 0 }),
         client: {
           id: address,
           kind: 'anonymous',
@@ -221,7 +298,11 @@ describe('verifiers', () => {
 
 describe('asked again about the same request', () => {
   function identifierOf(...verifiers: Verifier[]): ReturnType<typeof createIdentifier> {
-    return createIdentifier({ verifiers, readAddress: () => address })
+    return createIdentifier({
+      verifiers,
+      readAddress: () => address,
+      attemptsOf: (from) => new AttemptLimit({ quota: 20, windowMs: 60_000 }).of(from),
+    })
   }
 
   it('asks nobody when no answer may change', () => {

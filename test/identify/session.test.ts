@@ -3,11 +3,12 @@ import { describe, expect, it } from 'vitest'
 import { RampmeterError } from '../../src/errors.ts'
 import { session } from '../../src/identify/session.ts'
 import type { Verification } from '../../src/identify/verifier.ts'
+import { unlimited } from './unlimited.ts'
 
 const req = { user: { id: 42 } } as unknown as Request
 
 function verify(who: unknown): Verification | Promise<Verification> {
-  return session((() => who) as never).verify(req)
+  return session((() => who) as never).verify(req, unlimited)
 }
 
 describe('session', () => {
@@ -17,8 +18,11 @@ describe('session', () => {
       return user && { id: user.id }
     })
     expect(verifier.name).toBe('session')
-    expect(verifier.verify(req)).toMatchObject({ outcome: 'verified', identity: { id: 'session:42', kind: 'human' } })
-    expect(verifier.verify({} as Request)).toEqual({ outcome: 'absent' })
+    expect(verifier.verify(req, unlimited)).toMatchObject({
+      outcome: 'verified',
+      identity: { id: 'session:42', kind: 'human' },
+    })
+    expect(verifier.verify({} as Request, unlimited)).toEqual({ outcome: 'absent' })
   })
 
   it('waits where it must', async () => {
@@ -88,7 +92,7 @@ describe('session', () => {
     const thrower = session(() => {
       throw bug
     })
-    expect(() => thrower.verify(req)).toThrow(bug)
+    expect(() => thrower.verify(req, unlimited)).toThrow(bug)
     await expect(verify(Promise.reject(bug))).rejects.toBe(bug)
   })
 

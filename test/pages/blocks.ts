@@ -21,7 +21,8 @@ export interface Block {
 
 /** The pages whose blocks are tested. */
 export function readPages(): string[] {
-  const docs = readdirSync(join(root, 'docs'))
+  const docs = readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' })
+    .map((name) => name.replaceAll('\\', '/'))
     .filter((name) => name.endsWith('.md'))
     .sort()
   return ['README.md', 'CONTRIBUTING.md', ...docs.map((name) => `docs/${name}`)]

@@ -20,13 +20,17 @@ declare global {
 
   /** The app's own database. */
   const db: {
-    findKey(key: string): Promise<{ id: string; type: 'agent' | 'service' | 'user'; tier?: string; plan?: string } | undefined>
+    latency(): Promise<{ p99: number }>
+    findKey(key: string): Promise<{ id: string; type: 'agent' | 'service' | 'user'; tier?: string; plan?: string; tenant?: string } | undefined>
   }
   /** The app's own call of a language model. */
   function complete(prompt: unknown): Promise<{ usage: { total_tokens: number }; text: string }>
 
   const rampmeter: typeof library.rampmeter
   const tokenBucket: typeof library.tokenBucket
+  const adaptive: typeof library.adaptive
+  const presetLevels: typeof library.presetLevels
+  const gradient: typeof library.gradient
   const slidingWindow: typeof library.slidingWindow
   const slidingLog: typeof library.slidingLog
   const fixedWindow: typeof library.fixedWindow

@@ -209,7 +209,9 @@ it('on Redis, over four connections at once, admits to the last unit and no more
   const server = await startTestRedis()
   const clients = Array.from({ length: 4 }, () => new Redis(server.url))
   const prefix = `${randomUUID()}:`
-  const stores = clients.map((client) => redisStore(client, { prefix }).open({ nameOf: (partition) => partition }))
+  const stores = clients.map((client) =>
+    redisStore(client, { prefix, rememberRefusals: false }).open({ nameOf: (partition) => partition }),
+  )
   await Promise.all(stores.map((store) => store.ready()))
 
   const limits = refillingKinds.map((kind, index): Limit => {

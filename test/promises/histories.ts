@@ -63,7 +63,7 @@ export async function redisStage(): Promise<Stage & { redis: Redis; stop(): Prom
   const server = await startRedisWithClock(someTimeUs)
   const redis = new Redis(server.url)
   let history = 0
-  const base = redisStore(redis, { prefix: `${randomUUID()}:` }).open({
+  const base = redisStore(redis, { prefix: `${randomUUID()}:`, rememberRefusals: false }).open({
     nameOf: (partition) => `${history}:${partition}`,
   })
   await base.ready()

@@ -37,6 +37,7 @@ export interface Outcome {
   reason?: RefusalReason
   violated?: readonly string[]
   retryAfterMs?: number | null
+  retryEstimated?: boolean
 }
 
 /** An answer; a refusal if it has a reason. */
@@ -59,6 +60,7 @@ export function answer(policies: readonly AppliedPolicy[], outcome: Outcome = {}
     limits: policies.map(({ status }) => status),
     violated: outcome.violated ?? [],
     retryAfterMs: reason === undefined ? 0 : (outcome.retryAfterMs ?? null),
+    retryEstimated: outcome.retryEstimated ?? false,
     ...(reason !== undefined && { reason }),
     degraded: false,
     settle() {},

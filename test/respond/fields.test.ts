@@ -5,6 +5,7 @@ import fc from 'fast-check'
 import { parseDictionary, parseList } from 'structured-headers'
 import { describe, expect, it } from 'vitest'
 import type { Policy } from '../../src/policy.ts'
+import { concurrency } from '../../src/policies/concurrency.ts'
 import { firstMinutes } from '../../src/policies/first-minutes.ts'
 import { fixedWindow } from '../../src/policies/fixed-window.ts'
 import { slidingWindow } from '../../src/policies/sliding-window.ts'
@@ -185,6 +186,31 @@ describe('the families that tell of one policy', () => {
     expect(written(['draft-7'], told)['ratelimit-policy']).toBe('500;w=3600')
   })
 
+  it('none tells when slots come back, which nobody knows; of a refusal each tells what Retry-After does', () => {
+    const slots = concurrency({ name: 'slots', quota: 3 })
+    const status = { windowMs: null, remaining: 1, resetMs: 29_000 }
+    const admitted = answer([applied(slots, status)])
+    expect(written(['draft-7'], admitted)).toEqual({ 'x-ratelimit-tier': 'agent' })
+    expect(written(['draft-6'], admitted)).toEqual({
+      'x-ratelimit-tier': 'agent',
+      'ratelimit-limit': '3',
+      'ratelimit-remaining': '1',
+    })
+    expect(written(['legacy'], admitted)).not.toHaveProperty('x-ratelimit-reset')
+    const refused = answer([applied(slots, { ...status, remaining: 0, waitMs: 1200 })], {
+      reason: 'quota',
+      violated: ['slots'],
+      retryAfterMs: 1200,
+      retryEstimated: true,
+    })
+    expect(written(['draft-7'], refused)).toMatchObject({
+      'retry-after': '2',
+      ratelimit: 'limit=3, remaining=0, reset=2',
+    })
+    expect(written(['draft-6'], refused)).toMatchObject({ 'ratelimit-reset': '2' })
+    expect(written(['legacy'], refused)).toMatchObject({ 'x-ratelimit-reset': String(noon / 1000 + 2) })
+  })
+
   it('legacy is as GitHub sends it', () => {
     const told = answer([applied(minute, { remaining: 423, resetMs: 11_001 })])
     expect(written(['legacy'], told)).toEqual({
@@ -206,6 +232,17 @@ describe('the families that tell of one policy', () => {
     expect(shown(applied(minute, { remaining: 0, waitMs: null }), applied(perHour, { remaining: 0, waitMs: 9 }))).toBe(
       'per-minute',
     )
+  })
+
+  it('show, of two that are as close and wait alike, the one that is free again last', () => {
+    const bucket = applied(tokenBucket({ quota: 10, window: '1m' }), { remaining: 9, resetMs: 6000 })
+    const window = applied(slidingWindow({ quota: 10, window: '1h' }), { remaining: 9, resetMs: 3_600_000 })
+    for (const policies of [
+      [bucket, window],
+      [window, bucket],
+    ]) {
+      expect(written(['draft-6'], answer(policies))).toMatchObject({ 'ratelimit-reset': '3600' })
+    }
   })
 
   it('show the first minutes where they stand in for another, and not before', () => {

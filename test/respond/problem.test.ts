@@ -89,6 +89,27 @@ describe('a used-up quota', () => {
     expect(problem(policies, { reason: 'quota', violated: ['x'], retryAfterMs }).detail).toBe(detail)
   })
 
+  it.each([
+    [7_200_000, '2 h'],
+    [48 * 3_600_000 - 1000, '48 h'],
+    [48 * 3_600_000, '2 days'],
+    [362 * 3_600_000, '16 days'],
+  ])('a wait of %i ms is said as %s', (retryAfterMs, words) => {
+    const policies = [applied(perHour, { remaining: 0, waitMs: retryAfterMs })]
+    const { detail } = problem(policies, { reason: 'quota', violated: ['per-hour'], retryAfterMs })
+    expect(detail).toContain(`; the next one is admitted in ${words}.`)
+  })
+
+  it('says so where the limit is that of a pool: its quota is not the tier’s', () => {
+    const policies = [applied(perHour, { remaining: 0, waitMs: 1000 }, { ofPool: true })]
+    expect(problem(policies, { reason: 'quota', violated: ['per-hour'], retryAfterMs: 1000 }).detail).toBe(
+      'The pool of tier "agent" allows 20000 requests per hour; the next one is admitted in 1 s.',
+    )
+    expect(problem(policies, { reason: 'never', violated: ['per-hour'], retryAfterMs: null }).detail).toBe(
+      'This request costs 1; the pool of tier "agent" never admits more than 20000 requests at once.',
+    )
+  })
+
   it("says so where the limit is the route's own", () => {
     const wire = tokenBucket({ name: 'wire', quota: 5, window: '1h' })
     const policies = [applied(wire, { remaining: 0, waitMs: 720_000 }, { ofRoute: true })]
@@ -125,12 +146,12 @@ describe('a cost that never fits', () => {
 
 describe("a refusal that is nobody's fault", () => {
   it.each(['store', 'verification', 'capacity'] as const)('%s: 503 with an estimated wait', (reason) => {
-    const told = problem([], { reason, retryAfterMs: 1000 })
+    const told = problem([], { reason, retryAfterMs: 1000, retryEstimated: true })
     expect(told).toMatchObject({ status: 503, retry_estimated: true })
     expect(told.type).toBe('https://iana.org/assignments/http-problem-types#temporary-reduced-capacity')
     expect(told).not.toHaveProperty('retryable')
     expect(told).not.toHaveProperty('violated-policies')
-    expect(told.detail).toMatch(/; try again in 1 s\.$/)
+    expect(told.detail).toMatch(/; try again in about 1 s\.$/)
     expect(told.error).toEqual({
       type: 'temporarily_unavailable',
       message: told.detail,
@@ -138,6 +159,18 @@ describe("a refusal that is nobody's fault", () => {
       retry_after: 1,
       retry_after_ms: 1000,
       docs_url: links.docsUrl,
+    })
+  })
+})
+
+describe('a limit that is used up while each server counts for itself', () => {
+  it('is told as that, and not as one that cannot be checked', () => {
+    const refused = answer([], { reason: 'store', retryAfterMs: 3_600_000, retryEstimated: true })
+    expect(problemOf({ ...refused, byShare: true }, links)).toMatchObject({
+      status: 503,
+      retry_estimated: true,
+      detail:
+        'Each server counts for itself at the moment, and what this one may still admit is less than this request costs; try again in about 60 min.',
     })
   })
 })

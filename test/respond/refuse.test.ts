@@ -71,7 +71,13 @@ describe.each([
     if (before !== undefined) app.use(before)
     app.use(async (req, res, next) => {
       try {
-        await refuse(req, res, next, told, challenge)
+        await refuse(
+          req,
+          res,
+          next,
+          told,
+          challenge === undefined ? undefined : { status: 401, challenges: [challenge] },
+        )
       } catch (error) {
         errors.push(error)
       }

@@ -1,6 +1,7 @@
 // The store on a real Redis Cluster of three masters, whose clocks the tests turn.
 
 import { createHash, randomUUID } from 'node:crypto'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
@@ -8,6 +9,7 @@ import { Cluster } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import type { Decision } from '../../src/decision.ts'
 import type { RampmeterError } from '../../src/errors.ts'
+import type { DegradedMessage } from '../../src/observe/channels.ts'
 import { chargedBy } from '../../src/stores/guard.ts'
 import { slidingLog } from '../../src/policies/sliding-log.ts'
 import { tokenBucket } from '../../src/policies/token-bucket.ts'
@@ -58,7 +60,7 @@ async function open(prefix = `${randomUUID()}:`, given = client): Promise<OpenSt
 
 /** Which master has a partition's keys, and that of a prefix. */
 function masterOf(partition: string, prefix: string): number {
-  const slot = hashSlot(`${prefix}1:{${nameOf(partition)}}`)
+  const slot = hashSlot(`${prefix}2:{${nameOf(partition)}}`)
   return [5461, 10_922, 16_384].findIndex((end) => slot <= end)
 }
 
@@ -66,7 +68,7 @@ function masterOf(partition: string, prefix: string): number {
 async function movable(prefix: string): Promise<{ partition: string; slot: number }> {
   for (;;) {
     const partition = `key:${randomUUID()}`
-    const slot = hashSlot(`${prefix}1:{${nameOf(partition)}}`)
+    const slot = hashSlot(`${prefix}2:{${nameOf(partition)}}`)
     const taken = await cluster.masters[0]!.cluster('COUNTKEYSINSLOT', slot)
     if (masterOf(partition, prefix) === 0 && taken === 0) return { partition, slot }
   }
@@ -79,6 +81,14 @@ function oneOnEach(prefix: string): [string, string, string] {
     found[masterOf(`key:${number}`, prefix)] ??= `key:${number}`
   }
   return found as [string, string, string]
+}
+
+/** Another partition on the same master. */
+function neighbourOf(partition: string, prefix: string): string {
+  for (let number = 0; ; number += 1) {
+    const other = `ip:${number}`
+    if (masterOf(other, prefix) === masterOf(partition, prefix)) return other
+  }
 }
 
 function charge(more: Partial<Charge> = {}): Charge {
@@ -94,6 +104,31 @@ function decide(store: OpenStore, ...charges: Charge[]): Promise<StoreDecision> 
 async function remaining(store: OpenStore, ...charges: Charge[]): Promise<number[]> {
   return (await store.decide(ask(charges, false))).outcomes.map((one) => one.remaining)
 }
+
+it('reserves for those who count in one slot, and keeps that against those who count in several', async () => {
+  const store = await open()
+  const [mine, other] = oneOnEach(store.prefix)
+  const bucket = { kind: 'token-bucket' as const, quota: 60, capacity: 1 }
+  const [one, both] = [
+    [charge({ ...bucket, partition: mine })],
+    [mine, other].map((partition) => charge({ ...bucket, partition })),
+  ]
+  const tickets = { share: 0.25, horizonUs: minuteUs, client: 1 }
+  const decideWith = (charges: Charge[], id: number, shown?: { id: number; slotUs: number }): Promise<StoreDecision> =>
+    store.decide({ charges, undo: [], commit: true, tickets: { ...tickets, id, shown } })
+
+  expect((await decideWith(both, 1)).admitted).toBe(true)
+  expect((await decideWith(both, 2)).ticket?.reservedUs).toBeUndefined()
+  // Those two have been told a second, and this one its own time behind them.
+  const { nowUs, retryAfterUs, ticket } = await decideWith(one, 3)
+  expect(ticket!.reservedUs).toBe(nowUs + retryAfterUs!)
+  cluster.advanceUs(retryAfterUs!)
+  expect((await decideWith(both, 4)).admitted).toBe(false)
+  expect(await decideWith(one, 5, { id: 3, slotUs: ticket!.reservedUs! })).toMatchObject({
+    admitted: true,
+    ticket: { shown: 'redeemed' },
+  })
+})
 
 /** How many scripts each master runs, and commands the scripts call. */
 async function called(play: () => Promise<unknown>): Promise<Record<string, number>[]> {
@@ -126,6 +161,18 @@ async function warmUp(store: OpenStore, partitions: readonly string[]): Promise<
     }
   }
 }
+
+it('only the cut refuses, where it does so in each slot that refuses', async () => {
+  const store = await open()
+  const [one, other] = oneOnEach(store.prefix)
+  const cut = (partition: string): Charge => charge({ partition, quota: 1, base: { quota: 5, capacity: 5 } })
+  await decide(store, cut(one))
+  expect(await decide(store, cut(one), cut(other))).toMatchObject({ admitted: false, onlyCut: true })
+  await decide(store, charge({ partition: other, quota: 5, cost: 5 }))
+  const refused = await decide(store, cut(one), cut(other))
+  expect(refused.admitted).toBe(false)
+  expect(refused.onlyCut).toBeUndefined()
+})
 
 it('computes the slots that Redis does', async () => {
   const someKey = fc.oneof(
@@ -509,6 +556,8 @@ describe('as one', () => {
           cluster.setTimeUs(someTimeUs)
           const inMemory = memory.fresh()
           const made: Charged[] = []
+          // While others wait, the slots' schedules are not brought together as exactly.
+          let waitedUntilUs = 0
           // On a cluster they begin with the first request that their own slot admits, also if another refuses it.
           const extra = limits.filter(({ kind }) => kind === 'first-minutes').map((limit) => ({ ...limit, cost: 1 }))
           await Promise.all([store.decide(ask(extra)), inMemory.store.decide(ask(extra))])
@@ -519,7 +568,11 @@ describe('as one', () => {
             const charges = chargesOf(step, limits)
             const request: DecisionRequest = { charges, undo: made.splice(undoes, 2), commit: commits > 0 }
             const [answer, expected] = [await store.decide(request), await inMemory.store.decide(request)]
-            expect(answer).toEqual(expected)
+            const isAlone = waitedUntilUs <= answer.nowUs
+            expect(isAlone ? answer : { ...answer, retryAfterUs: expected.retryAfterUs }).toEqual(expected)
+            expect(answer.retryAfterUs === null).toBe(expected.retryAfterUs === null)
+            for (const { retryAfterUs } of answer.admitted ? [] : [answer, expected])
+              waitedUntilUs = Math.max(waitedUntilUs, answer.nowUs + (retryAfterUs ?? 0) + secondUs)
             if (!answer.admitted && new Set(charges.map(({ partition }) => partition)).size > 1) refused += 1
             made.push(...chargedBy(request, answer).filter(({ cost }) => cost > 0))
             const charged = made[settles]
@@ -640,7 +693,7 @@ describe('a slot that moves', () => {
     expect(await cluster.masters[2]!.keys(`${store.prefix}*`)).toHaveLength(2)
   })
 
-  it('is asked for where it goes; what has several keys cannot be decided meanwhile, and says so soon', async () => {
+  it('is asked for where it goes; a log that has its entries apart cannot be decided meanwhile, and says so soon', async () => {
     const store = await open()
     const { partition, slot } = await movable(store.prefix)
     const elsewhere = oneOnEach(store.prefix)[1]
@@ -663,8 +716,8 @@ describe('a slot that moves', () => {
 
     const ofTwoKeys = [charge({ partition }), charge({ partition: elsewhere })]
     const started = performance.now()
-    await expect(decide(store, ...ofTwoKeys)).rejects.toThrow(/Too many Cluster redirections/)
-    expect(performance.now() - started).toBeLessThan(300)
+    await expect(decide(store, ...ofTwoKeys)).rejects.toThrow(/^TRYAGAIN /)
+    expect(performance.now() - started).toBeLessThan(10_000)
     expect(await remaining(store, ofTwoKeys[1]!)).toEqual([5])
   })
 })
@@ -719,7 +772,7 @@ describe('connections', () => {
     for (let times = 0; times < 5; times += 1) {
       const started = performance.now()
       await expect(decide(store, charge(), charge({ partition: 'ip:two' }))).rejects.toThrow(/./)
-      expect(performance.now() - started).toBeLessThan(100)
+      expect(performance.now() - started).toBeLessThan(2000)
       await sleep(30)
     }
     await store.close()
@@ -802,6 +855,35 @@ describe('connections', () => {
     }
   })
 
+  it('names what the account may not do on any of the masters', async () => {
+    const username = `each-${randomUUID()}`
+    const may = (rule: string) => ['on', '>a-long-password', '~*', '+@all', rule]
+    for (const master of cluster.masters) await master.call('ACL', 'SETUSER', username, ...may('+hset'))
+    onTestFinished(async () => {
+      for (const master of cluster.masters) await master.call('ACL', 'DELUSER', username)
+    })
+    const given = cluster.connect({ lazyConnect: true, redisOptions: { username, password: 'a-long-password' } })
+    onTestFinished(() => given.disconnect())
+    const limiter = rampmeter({ store: redisStore(given, { prefix: `${username}:` }), processes: 1 })
+    onTestFinished(() => limiter.close())
+    await limiter.ready()
+    for (const master of cluster.masters) {
+      await master.call('ACL', 'SETUSER', username, ...may('-hset'))
+      await expect(limiter.ready()).rejects.toMatchObject({
+        code: 'RAMPMETER_REDIS_PERMISSIONS',
+        message: expect.stringContaining('may not run hset (NOPERM)'),
+      })
+      // It looks at once when first asked, and tells what it found when asked again.
+      const looks = rampmeter({ store: redisStore(given, { prefix: `looks-${username}:` }), processes: 1 })
+      onTestFinished(() => looks.close())
+      await looks.decide({ client: { id: 'key:one', tier: 'agent' } })
+      await expect.poll(() => looks.health().store).toBe('degraded')
+      await master.call('ACL', 'SETUSER', username, ...may('+hset'))
+    }
+    await limiter.ready()
+    expect(await keys(`${username}:`)).toEqual([])
+  })
+
   it('no prefix may tear a partition apart', () => {
     for (const [keyPrefix, prefix] of [
       ['', 'a{}:'],
@@ -839,7 +921,7 @@ describe('a master that is gone', () => {
       const started = performance.now()
       const asked = Array.from({ length: 10 }, () => decide(store, ...charges))
       for (const one of await Promise.allSettled(asked)) expect(one.status).toBe('rejected')
-      expect(performance.now() - started).toBeLessThan(1000)
+      expect(performance.now() - started).toBeLessThan(10_000)
       expect(await remaining(store, ...charges.slice(0, 2))).toEqual([999, 999])
     }
     expect(await decide(store, ...charges.slice(0, 2))).toMatchObject({
@@ -859,7 +941,7 @@ describe('a master that is gone', () => {
     process.on('unhandledRejection', note)
     onTestFinished(() => void process.off('unhandledRejection', note))
 
-    await broken.beginMove(hashSlot(`${store.prefix}1:{${nameOf(partition)}}`), 0, 1)
+    await broken.beginMove(hashSlot(`${store.prefix}2:{${nameOf(partition)}}`), 0, 1)
     await broken.masters[1]!.client('PAUSE', 60_000, 'ALL')
     const end = decide(store, charge({ kind: 'token-bucket', stateId: 50, partition })).then(
       () => 'answered',
@@ -871,5 +953,223 @@ describe('a master that is gone', () => {
     expect(await end).toBe('failed')
     await sleep(50)
     expect(lost).toEqual([])
+  })
+})
+
+describe('a master that is frozen', () => {
+  let partly: TestCluster
+  beforeAll(async () => {
+    partly = await startClusterWithClock(someTimeUs)
+  })
+  afterAll(async () => {
+    await partly.stop()
+  })
+
+  const deadlineMs = 300
+
+  /** A limiter for clients and tenants, and what is left of both where they can be asked. */
+  async function openLimiter() {
+    const given = partly.connect()
+    const prefix = `${randomUUID()}:`
+    const policies = [
+      slidingLog({ name: 'client', quota: 5, window: '1h' }),
+      slidingLog({ name: 'tenant', quota: 5, window: '1h', partition: () => 'never asked' }),
+    ]
+    const limiter = rampmeter({
+      store: redisStore(given, { prefix }),
+      deadline: `${deadlineMs}ms`,
+      onStoreError: 'closed',
+      policies,
+    })
+    // Counters are named as the limiter names them.
+    const name = (partition: string): string =>
+      createHash('sha256').update(partition, 'utf16le').digest().subarray(0, 16).toString('base64url')
+    const slotOf = (partition: string): number => hashSlot(`${prefix}2:{${name(partition)}}`)
+    const onMaster = (partition: string): number => [5461, 10_922, 16_384].findIndex((end) => slotOf(partition) <= end)
+    const onEach = [0, 1, 2].map((master) => {
+      for (let number = 0; ; number += 1) {
+        const [client, tenant] = [`key:${number}`, `T${number}`]
+        if (onMaster(client) === master && onMaster(`@by:${tenant}`) === master) return { client, tenant }
+      }
+    })
+    onTestFinished(async () => {
+      await limiter.close()
+      given.disconnect()
+    })
+    await limiter.ready()
+    // Once with each master, so that each knows the scripts.
+    for (const { client, tenant } of onEach) {
+      const decision = await limiter.decide({ client: { id: client }, partitions: { tenant } })
+      expect(decision.degraded).toBe(false)
+      decision.refund()
+      await limiter.flush()
+    }
+    const left = async (client: string): Promise<number | undefined> => {
+      const { degraded, limits } = await limiter.peek({ id: client })
+      return degraded ? undefined : limits.find((limit) => limit.name === 'client')!.remaining
+    }
+    return { limiter, onEach, slotOf, left }
+  }
+
+  it('what the others charged is back as soon as nobody waits any more, and its own when it goes on', async () => {
+    const { limiter, onEach, left } = await openLimiter()
+    const [alive, , frozen] = onEach as [(typeof onEach)[0], unknown, (typeof onEach)[0]]
+    const thaw = partly.freeze(2)
+    onTestFinished(thaw)
+    const ask3 = Array.from({ length: 3 }, () =>
+      limiter.decide({ client: { id: alive.client }, partitions: { tenant: frozen.tenant } }),
+    )
+    await sleep(deadlineMs / 3)
+    expect(await left(alive.client)).toBe(2)
+    for (const decision of await Promise.all(ask3)) expect(decision).toMatchObject({ admitted: false, degraded: true })
+    await expect.poll(() => left(alive.client), { timeout: 1000 }).toBe(5)
+
+    // The other way round: the client's own counter is on the one that is frozen, and charged when it goes on.
+    const late = await limiter.decide({ client: { id: frozen.client }, partitions: { tenant: alive.tenant } })
+    expect(late.degraded).toBe(true)
+    thaw()
+    await expect.poll(() => left(frozen.client)).toBe(5)
+    const after = await limiter.decide({ client: { id: frozen.client }, partitions: { tenant: frozen.tenant } })
+    expect(after.limits.map(({ remaining: one }) => one)).toEqual([4, 4])
+    expect(await left(alive.client)).toBe(5)
+  })
+
+  it('what cannot be given back at once is given back when it can be, until the limiter closes', async () => {
+    const { limiter, onEach, slotOf, left } = await openLimiter()
+    const [alive, , frozen] = onEach as [(typeof onEach)[0], unknown, (typeof onEach)[0]]
+    const slot = slotOf(alive.client)
+    const owner = partly.masters[0]!
+    const charged = async (): Promise<number> => {
+      const key = (await owner.keys('*')).find((one) => hashSlot(one) === slot && one.endsWith('}'))
+      return key === undefined ? 0 : await owner.exists(key)
+    }
+    const strand = async (): Promise<void> => {
+      const asked = limiter.decide({ client: { id: alive.client }, partitions: { tenant: frozen.tenant } })
+      await expect.poll(charged).toBe(1)
+      // CLUSTERDOWN: nobody serves the slot.
+      await owner.cluster('DELSLOTS', slot)
+      expect((await asked).degraded).toBe(true)
+      await sleep(200)
+    }
+    const thaw = partly.freeze(2)
+    onTestFinished(thaw)
+    await strand()
+    await owner.cluster('ADDSLOTS', slot)
+    await expect.poll(() => left(alive.client), { timeout: 3000 }).toBe(5)
+
+    await strand()
+    await limiter.close()
+    await owner.cluster('ADDSLOTS', slot)
+    await sleep(1500)
+    expect(await charged()).toBe(1)
+  })
+
+  it('is not waited for after a few misses, and whoever counts elsewhere is decided there all the while', async () => {
+    const { limiter, onEach } = await openLimiter()
+    const [alive, , frozen] = onEach as [(typeof onEach)[0], unknown, (typeof onEach)[0]]
+    const waits: number[] = []
+    const listen = (message: unknown): void => void waits.push((message as DegradedMessage).waitedMs)
+    subscribe('rampmeter:degraded', listen)
+    onTestFinished(() => void unsubscribe('rampmeter:degraded', listen))
+    const thaw = partly.freeze(2)
+    onTestFinished(thaw)
+    // Looked at and not charged, so that there is no end to it.
+    const there = () => limiter.peek({ id: frozen.client })
+    while (waits.at(-1) !== 0) expect((await there()).degraded).toBe(true)
+    waits.length = 0
+    for (let times = 0; times < 50; times += 1) {
+      expect((await there()).degraded).toBe(true)
+      expect((await limiter.peek({ id: alive.client })).degraded).toBe(false)
+    }
+    expect(waits).toEqual(Array(50).fill(0))
+    expect(limiter.health()).toEqual({ store: 'degraded', masters: { total: 3, away: 1 } })
+    // One that counts in both is not asked either, and takes nothing from where it would have been.
+    const both = await limiter.decide({ client: { id: alive.client }, partitions: { tenant: frozen.tenant } })
+    expect(both).toMatchObject({ admitted: false, degraded: true })
+    expect((await limiter.peek({ id: alive.client })).limits[0]!.remaining).toBe(5)
+
+    thaw()
+    await expect
+      .poll(() => limiter.health(), { timeout: 10_000 })
+      .toEqual({ store: 'up', masters: { total: 3, away: 0 } })
+    expect((await there()).degraded).toBe(false)
+  })
+
+  it('holds up nobody who counts elsewhere, however many wait for it; there, too, clients take turns', async () => {
+    const given = partly.connect()
+    onTestFinished(() => given.disconnect())
+    const store = await open(undefined, given)
+    const partitions = oneOnEach(store.prefix)
+    await warmUp(store, partitions)
+    const flooded = charge({ kind: 'token-bucket', partition: partitions[2], quota: 5000 })
+    const thaw = partly.freeze(2)
+    onTestFinished(thaw)
+    const { signal } = new AbortController()
+    const sent: string[] = []
+    const ask1 = (one: Charge): Promise<StoreDecision> =>
+      store.decide(ask([one]), { signal, heard: () => {}, sent: () => sent.push(one.partition) })
+    const floods = Array.from({ length: 1000 }, () => ask1(flooded))
+    const late = ask1(charge({ kind: 'token-bucket', partition: neighbourOf(partitions[2], store.prefix) }))
+    // They are decided while a thousand wait.
+    for (const partition of partitions.slice(0, 2)) {
+      expect((await ask1(charge({ kind: 'token-bucket', partition }))).admitted).toBe(true)
+    }
+    expect(sent.filter((partition) => partition === partitions[2])).toHaveLength(127)
+    expect(sent).toHaveLength(130)
+    thaw()
+    expect((await late).admitted).toBe(true)
+    expect((await Promise.all(floods)).every(({ admitted }) => admitted)).toBe(true)
+  })
+
+  it('is one of three, also for who has used no other', async () => {
+    const given = partly.connect()
+    const policies = [tokenBucket({ name: 'client', quota: 5, window: '1h' })]
+    const store = redisStore(given, { prefix: `${randomUUID()}:` })
+    const limiter = rampmeter({ store, deadline: `${deadlineMs}ms`, processes: 1, policies })
+    onTestFinished(async () => {
+      await limiter.close()
+      given.disconnect()
+    })
+    await limiter.ready()
+    const thaws = [partly.freeze(2)]
+    onTestFinished(() => thaws.forEach((thaw) => thaw()))
+    // Nobody asks for anything: those who look find it out.
+    await expect
+      .poll(() => limiter.health(), { timeout: 20_000, interval: 100 })
+      .toEqual({ store: 'degraded', masters: { total: 3, away: 1 } })
+    // It has not been told a thing of the others by requests for longer than that counts.
+    await sleep(1500)
+    expect(limiter.health()).toEqual({ store: 'degraded', masters: { total: 3, away: 1 } })
+    thaws.push(partly.freeze(0), partly.freeze(1))
+    await expect
+      .poll(() => limiter.health(), { timeout: 20_000, interval: 100 })
+      .toEqual({ store: 'down', masters: { total: 3, away: 3 } })
+    for (const thaw of thaws) thaw()
+    await expect
+      .poll(() => limiter.health(), { timeout: 20_000, interval: 100 })
+      .toEqual({ store: 'up', masters: { total: 3, away: 0 } })
+  })
+
+  it('does not keep what others charged from coming back when a third fails', async () => {
+    const given = partly.connect()
+    onTestFinished(() => given.disconnect())
+    const store = await open(undefined, given)
+    const partitions = oneOnEach(store.prefix)
+    const charges = partitions.map((partition) => charge({ partition }))
+    await store.settle(
+      chargedBy(ask(charges), await decide(store, ...charges)).map((one) => ({ charged: one, by: -1 })),
+    )
+    const thaw = partly.freeze(0)
+    onTestFinished(thaw)
+    // CLUSTERDOWN: nobody serves the slot.
+    const slot = hashSlot(`${store.prefix}2:{${nameOf(partitions[2])}}`)
+    await partly.masters[2]!.cluster('DELSLOTS', slot)
+    onTestFinished(async () => void (await partly.masters[2]!.cluster('ADDSLOTS', slot)))
+    const end = decide(store, ...charges).catch(() => 'failed')
+    await expect.poll(() => remaining(store, charges[1]!)).toEqual([5])
+    expect(await Promise.race([end, sleep(50, 'still waits')])).toBe('still waits')
+    thaw()
+    expect(await end).toBe('failed')
+    expect(await remaining(store, charges[0]!, charges[1]!)).toEqual([5, 5])
   })
 })

@@ -8,7 +8,7 @@ import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { RedisClient } from '../../src/stores/redis/client.ts'
 import { redisStore } from '../../src/stores/redis/redis-store.ts'
-import { decideScript, settleScript } from '../../src/stores/redis/scripts.ts'
+import * as scripts from '../../src/stores/redis/scripts.ts'
 import type { Charge, OpenStore, StoreDecision } from '../../src/stores/store.ts'
 import {
   ask,
@@ -41,7 +41,7 @@ function nameOf(partition: string): string {
 
 /** A store under a prefix of its own, on the server that nobody else uses. */
 async function open(prefix = `${randomUUID()}:`, client: RedisClient = redis): Promise<OpenStore & { prefix: string }> {
-  const store = redisStore(client, { prefix }).open({ nameOf })
+  const store = redisStore(client, { prefix, rememberRefusals: false }).open({ nameOf })
   await store.ready()
   return { ...store, prefix }
 }
@@ -68,12 +68,15 @@ describe('keys', () => {
       fc.asyncProperty(histories, async ([limits, steps]) => {
         const { store, ...timed } = stage.fresh()
         const prefix = randomUUID()
-        const ours = redisStore(redis, { prefix }).open({ nameOf })
+        const ours = redisStore(redis, { prefix, rememberRefusals: false }).open({ nameOf })
         await ours.ready()
+        // What was told is in it until a second after.
+        let toldUs = 0
         for (const step of steps) {
           timed.advanceUs(pauseUs(step.pause, limits))
           const charges = chargesOf(step, limits)
           const decision = await ours.decide(ask(charges))
+          if (!decision.admitted) toldUs = Math.max(toldUs, decision.nowUs + decision.retryAfterUs! + secondUs)
           const made = madeBy(charges, decision).map((one) => ({
             charge: one,
             cost: one.cost,
@@ -98,7 +101,7 @@ describe('keys', () => {
             const partition = limits.map((limit) => limit.partition).find((name) => key.includes(nameOf(name)))!
             const ttlUs = (await redis.pttl(key)) * 1000
             expect(ttlUs).toBeGreaterThan(0)
-            expect(ttlUs).toBeLessThanOrEqual(longestUs(partition) + minuteUs)
+            expect(ttlUs).toBeLessThanOrEqual(Math.max(longestUs(partition), toldUs - timed.timeUs()) + minuteUs)
           }
         }
         await ours.close()
@@ -113,7 +116,7 @@ describe('keys', () => {
     const secret = 'ip:203.0.113.77'
     await decide(store, charge({ partition: secret }), ...threePolicies.map((one) => ({ ...one, partition: secret })))
     const keys = await redis.keys(`${store.prefix}*`)
-    expect(keys.sort()).toEqual([`${store.prefix}1:{${nameOf(secret)}}`, `${store.prefix}1:{${nameOf(secret)}}:7`])
+    expect(keys.sort()).toEqual([`${store.prefix}2:{${nameOf(secret)}}`, `${store.prefix}2:{${nameOf(secret)}}:7`])
     for (const key of keys) expect(key).not.toContain('203.0.113')
     const dumped = (await redis.getBuffer(keys[0]!))!.toString('latin1')
     expect(dumped).not.toContain('203')
@@ -173,16 +176,38 @@ describe('commands', () => {
     await store.close()
   })
 
-  it('one that is refused writes nothing', async () => {
+  it('one that is refused writes a promise, and one that is told the end of the schedule nothing', async () => {
     const store = await open()
     const tight = charge({ kind: 'fixed-window', stateId: 9, quota: 1, capacity: 1 })
     await decide(store, ...threePolicies, tight)
+    const refused = async (count: number): Promise<Record<string, number>> =>
+      await called(async () => {
+        for (let times = 0; times < count; times += 1) {
+          expect((await decide(store, ...threePolicies, tight)).admitted).toBe(false)
+        }
+      })
+    expect(await refused(1)).toEqual({ evalsha: 1, time: 1, get: 1, set: 1 })
+    await refused(20)
+    expect(await refused(20)).toEqual({ evalsha: 20, time: 20, get: 20 })
+    await store.close()
+  })
+
+  it('those of one turn travel together, each for itself', async () => {
+    const store = await open()
+    await redis.lpush(`${store.prefix}2:{${nameOf('key:spoilt')}}`, 'a list')
+    const partitions = Array.from({ length: 80 }, (_, index) => (index === 5 ? 'key:spoilt' : `key:${index}`))
+    let answers: PromiseSettledResult<StoreDecision>[] = []
     const calls = await called(async () => {
-      for (let times = 0; times < 20; times += 1) {
-        expect((await decide(store, ...threePolicies, tight)).admitted).toBe(false)
-      }
+      answers = await Promise.allSettled(
+        partitions.map((partition) => decide(store, charge({ kind: 'token-bucket', partition }))),
+      )
     })
-    expect(calls).toEqual({ evalsha: 20, time: 20, get: 20 })
+    expect(calls['evalsha']).toBeLessThan(5)
+    answers.forEach((answer, index) => {
+      if (index !== 5) return expect(answer).toMatchObject({ value: { admitted: true, outcomes: [{ remaining: 4 }] } })
+      expect(answer).toMatchObject({ reason: { code: 'RAMPMETER_STORE_UNAVAILABLE' } })
+      expect(String((answer as PromiseRejectedResult).reason.cause)).toContain('WRONGTYPE')
+    })
     await store.close()
   })
 
@@ -246,10 +271,12 @@ describe('several at once', () => {
     }
     // Both versions get this connection for their own.
     const given = Object.create(redis, { duplicate: { value: () => connection } }) as RedisClient
-    const store = redisStore(given, { prefix: `${randomUUID()}:` }).open({ nameOf })
+    const store = redisStore(given, { prefix: `${randomUUID()}:`, rememberRefusals: false }).open({ nameOf })
     const hash = (lua: string): string => createHash('sha256').update(lua).digest('hex').slice(0, 12)
-    expect(defined).toEqual([`rampmeterDecide_${hash(decideScript)}`, `rampmeterSettle_${hash(settleScript)}`])
-    for (const name of ['Decide', 'Settle']) {
+    const names = Object.keys(scripts).map((name) => `${name[0]!.toUpperCase()}${name.slice(1).replace(/Script$/, '')}`)
+    const texts = Object.values(scripts)
+    expect(defined.toSorted()).toEqual(names.map((name, index) => `rampmeter${name}_${hash(texts[index]!)}`).toSorted())
+    for (const name of names) {
       define(`rampmeter${name}_${hash('-- another')}`, { lua: 'return 0' })
       define(`rampmeter${name}`, { lua: 'return 0' })
     }
@@ -299,7 +326,7 @@ describe('connections', () => {
   })
 
   it('a store that was closed by its last limiter can be opened again', async () => {
-    const given = redisStore(redis, { prefix: `${randomUUID()}:` })
+    const given = redisStore(redis, { prefix: `${randomUUID()}:`, rememberRefusals: false })
     for (const left of [4, 3]) {
       const store = given.open({ nameOf })
       await store.ready()
@@ -377,7 +404,7 @@ describe('partitions', () => {
       `${'x'.repeat(4095)}y`,
     ]
     for (const naming of [nameOf, (partition: string) => partition]) {
-      const store = redisStore(redis, { prefix: `${randomUUID()}:` }).open({ nameOf: naming })
+      const store = redisStore(redis, { prefix: `${randomUUID()}:`, rememberRefusals: false }).open({ nameOf: naming })
       await store.ready()
       for (const partition of names) {
         const charges = [charge({ partition }), charge({ partition, kind: 'token-bucket', stateId: 8 })]
@@ -400,7 +427,7 @@ describe('an eviction', () => {
     it(`${what}, counts nothing wrong`, async () => {
       const store = await open()
       const { nowUs } = await decide(store, charge({ cost: 3 }), other)
-      expect(await redis.unlink(`${store.prefix}1:{${nameOf('key:one')}}${suffix}`)).toBe(1)
+      expect(await redis.unlink(`${store.prefix}2:{${nameOf('key:one')}}${suffix}`)).toBe(1)
       // A refund of what is not known any more gives nothing that was not there.
       const charged = { charge: charge(), cost: 3, chargedAtUs: nowUs }
       await store.settle([{ charged, by: -3 }])

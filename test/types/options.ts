@@ -3,6 +3,7 @@
 
 import {
   apiKey,
+  fixedWindow,
   memoryStore,
   presetClassifier,
   presetTiers,
@@ -87,6 +88,18 @@ void own.peek({ id: 'key:a', tier: 'gold' })
 // @ts-expect-error -- misspelt
 void own.decide({ client: { id: 'key:a' }, costs: 5 })
 
+// Months need a day to begin with, and other windows have none.
+fixedWindow({ quota: 5, window: 'month', align: { day: 15 } })
+fixedWindow({ quota: 5, window: 'month', align: 'utc' })
+fixedWindow({ quota: 5, window: '1d', align: 'utc' })
+fixedWindow({ quota: 5, window: '1d' })
+// @ts-expect-error -- a month without
+fixedWindow({ quota: 5, window: 'month' })
+// @ts-expect-error -- a day with one
+fixedWindow({ quota: 5, window: '1d', align: { day: 15 } })
+// @ts-expect-error -- misspelt
+fixedWindow({ quota: 5, window: 'month', algin: 'utc' })
+
 // A function of the request is given its types.
 slidingWindow({
   quota: (client) => client.claims['quota'] ?? 100,
@@ -110,6 +123,12 @@ rampmeter(tiered) satisfies Limiter<'a' | 'b'>
 rampmeter({ identify: [session(() => null), apiKey({ lookup: async () => null })] satisfies Verifier[] })
 // @ts-expect-error -- no tier may be left out
 rampmeter<'a' | 'b'>({ tiers: { a: { policies } }, classify: () => 'a' })
+
+// A limiter with one set of policies has a tier, called `default`.
+void rampmeter({ policies }).decide({ client: { id: 'key:one', tier: 'default' } })
+void rampmeter({ policies }).peek({ id: 'key:one', tier: 'default' })
+// @ts-expect-error -- and no other
+void rampmeter({ policies }).decide({ client: { id: 'key:one', tier: 'gold' } })
 
 // A client of ioredis is one that the store takes, of a cluster too.
 redisStore(new Redis()) satisfies Store

@@ -1,0 +1,52 @@
+// What requests touch, where a route says so.
+
+import { describe, expect, it } from 'vitest'
+import type { RouteTarget } from '../../src/index.ts'
+import { abuseScene, type AbuseScene } from './abuse-scene.ts'
+import { warningsOf } from './warnings.ts'
+
+const idOf: RouteTarget = ({ query: { id } }) => (typeof id === 'string' ? id : undefined)
+
+async function guess(all: AbuseScene): Promise<string[]> {
+  for (let id = 0; id < 40; id += 1) await all.ask(`/item?id=${id * 7}`, 'guesser')
+  return all.incidents.map(({ label }) => label)
+}
+
+describe('the target of a route', () => {
+  it('tells enumeration by the query string, which the path does not', async () => {
+    const without = await abuseScene({}, {}, (app) => app.get('/item', (_req, res) => void res.status(404).end()))
+    expect(await guess(without)).toEqual([])
+    const routes = { '/item': { target: idOf } }
+    const all = await abuseScene({}, { routes }, (app) => app.get('/item', (_req, res) => void res.status(404).end()))
+    expect(await guess(all)).toEqual(['enumeration'])
+  })
+
+  it('counts behind app.use too, where the route decides nothing', async () => {
+    const all = await abuseScene({}, {}, (app, limiter) => {
+      app.get('/item', limiter.route({ target: idOf }), (_req, res) => void res.status(404).end())
+    })
+    expect(await guess(all)).toEqual(['enumeration'])
+  })
+
+  it.each([
+    () => {
+      throw new Error('no')
+    },
+    () => 7,
+    () => null,
+    () => ['a', 7],
+    async () => 'a',
+    async () => {
+      throw new Error('no')
+    },
+  ])('that fails is reported once, and harms no request (%#)', async (target) => {
+    const warnings = warningsOf('RAMPMETER_TARGET_FAILED')
+    const routes = { '/items/:id': { target: target as unknown as RouteTarget } }
+    const all = await abuseScene({}, { routes })
+    for (let id = 0; id < 30; id += 1) expect((await all.ask(`/items/${id}`, 'acme')).status).toBe(200)
+    expect(await warnings()).toHaveLength(1)
+    // The path still tells.
+    for (let id = 1000; id < 1040; id += 1) await all.ask(`/items/${id * 7}`, 'guesser')
+    expect(all.incidents.map(({ label }) => label)).toEqual(['enumeration'])
+  })
+})
