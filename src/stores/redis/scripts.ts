@@ -40,6 +40,13 @@ local unpack_bytes, pack_bytes, bytes_of = struct.unpack, struct.pack, string.su
 local floor, ceil = math.floor, math.ceil
 local HEAD, PER_POLICY = 4, 8
 local STANDING, AFTER = 11, 4
+local LARGEST_WEIGHT = 562949953421312
+local JUST_BELOW, JUST_ABOVE = 1 - 2 ^ -51, 1 + 2 ^ -51
+local function power_of(quota, capacity, window)
+local power, weight = 0, math.max(capacity, quota) * window
+while weight / 10 ^ power > LARGEST_WEIGHT do power = power + 1 end
+return power
+end
 for index = 1, #shapes do
 local shape = shapes[index]
 local by_key, policies = {}, {}
@@ -52,12 +59,17 @@ by_key[shape[from]] = of_key
 end
 of_key.indices[#of_key.indices + 1] = number
 of_key.ids[id], of_key.ids[(id + SCHEDULE_ID) % 4294967296] = number, 0
+local kind, window, quota, capacity = shape[from + 1], shape[from + 3], shape[from + 4], shape[from + 5]
+local power = kind == 1 and power_of(quota, capacity, window) or 0
 policies[number] = {
-kind = shape[from + 1],
+kind = kind,
 id = id,
-window = shape[from + 3],
-quota = shape[from + 4],
-capacity = shape[from + 5],
+window = window,
+quota = quota,
+capacity = capacity,
+power = power,
+scale = 10 ^ power,
+weight = ceil(window / 10 ^ power),
 cost = shape[from + 6],
 another = math.max(1, shape[from + 6]),
 after = floor(shape[from + 7] / AFTER) % 2 == 1,
@@ -65,36 +77,41 @@ after = floor(shape[from + 7] / AFTER) % 2 == 1,
 end
 shape.by_key, shape.policies = by_key, policies
 end
-local function falls_to(deficit, spare, quota)
+local function paid_in(span, quota, scale)
+if scale == 1 then return span * quota end
+return floor(span * quota / scale * JUST_BELOW)
+end
+local function falls_to(deficit, spare, quota, scale)
 if deficit <= spare then return now end
-local time = now + ceil((deficit - spare) / quota)
-while deficit - (time - now) * quota > spare do time = time + 1 end
-while deficit - (time - 1 - now) * quota <= spare do time = time - 1 end
+local time = now + ceil((deficit - spare) * scale / quota * (scale == 1 and 1 or JUST_ABOVE))
+while deficit - paid_in(time - now, quota, scale) > spare do time = time + 1 end
+while deficit - paid_in(time - 1 - now, quota, scale) <= spare do time = time - 1 end
 return time
 end
 local function charge(policy, value, from, till, told)
 local kind, quota, window, cost = policy.kind, policy.quota, policy.window, policy.cost
 if kind == 1 then
-local deficit, room = 0, policy.capacity * window
+local weight, scale = policy.weight, policy.scale
+local deficit, room = 0, policy.capacity * weight
 if from > 0 then
 local at, earlier, power
 deficit, at, earlier, power = unpack_bytes('<dddB', value, from + 11)
-if earlier ~= quota or power ~= 0 or at > now then return false end
-deficit = deficit - (now - at) * quota
+if earlier ~= quota or power ~= policy.power or at > now then return false end
+deficit = deficit - paid_in(now - at, quota, scale)
 if deficit < 0 then deficit = 0 end
 end
-deficit = deficit + cost * window
+deficit = deficit + cost * weight
 if deficit > room then return false end
-local full = falls_to(deficit, 0, quota)
-local spare, wait = room - policy.another * window, 0
+local full = falls_to(deficit, 0, quota, scale)
+local spare, wait = room - policy.another * weight, 0
 if spare < 0 then
 wait = -1
 elseif deficit > spare then
-wait = falls_to(deficit, spare, quota) - now
+wait = falls_to(deficit, spare, quota, scale) - now
 end
-answer[told], answer[told + 1], answer[told + 2] = floor((room - deficit) / window), wait, full - now
+answer[told], answer[told + 1], answer[told + 2] = floor((room - deficit) / weight), wait, full - now
 local second = ceil(full / 1000000)
-return pack_bytes('<I4I5I2dddB', policy.id, second, 25, deficit, now, quota, 0), second
+return pack_bytes('<I4I5I2dddB', policy.id, second, 25, deficit, now, quota, policy.power), second
 elseif kind == 2 or kind == 7 then
 local sum, first, last = 0, now, now
 if from > 0 then

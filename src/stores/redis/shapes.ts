@@ -43,8 +43,8 @@ const plainKinds: ReadonlySet<PolicyKind> = new Set([
   'failures',
 ] as const)
 
-/** Deficits of buckets up to here are kept unscaled, so that none of their arithmetic is rounded. */
-const largestWeight = 2 ** 49
+/** Buckets that take longer to fill, in µs, have times that cannot be counted: the short way leaves those alone. */
+const longestRefillUs = 2 ** 52
 
 const mostShapes = 1000
 const mostOfOnePolicy = 8
@@ -133,9 +133,9 @@ function isPlain(charge: Charge): boolean {
   const { kind, cost, quota, capacity, windowUs, calendar, role } = charge
   if (!plainKinds.has(kind) || calendar !== undefined || (role !== undefined && role !== 'whole')) return false
   if (cost === 0 || quota === 0) return false
+  if (kind === 'token-bucket' && (capacity / quota) * windowUs > longestRefillUs) return false
   // What is only looked at, the short way knows of sliding windows alone: failures are counted so.
-  if (charge.after === true && kind !== 'sliding-window' && kind !== 'failures') return false
-  return kind !== 'token-bucket' || Math.max(capacity, quota) * windowUs <= largestWeight
+  return charge.after !== true || kind === 'sliding-window' || kind === 'failures'
 }
 
 /** All of a query but its ladder: one that is added is missed here by the compiler. */
