@@ -1,10 +1,13 @@
-// Builds dist/: ES modules in dist/esm and CommonJS in dist/cjs, each with the declarations and source maps beside it. With
+// Builds dist/: ES modules in dist/esm and CommonJS in dist/cjs, each with source maps and, file by file, the declarations. With
 // --if-stale it does so only when dist/ is older than what it is built from.
 //
-// The mistakes it prevents: a half-built dist (both builds go to a scratch folder and are swapped in only when both
-// succeeded), and a CommonJS build that only looks like one. The CommonJS sources are compiled from a copy that lies in a
-// package of "type": "commonjs", so the compiler resolves what `require` would, refuses a static import of a package that
-// is ESM only, and leaves `import()` alone.
+// Of what is executed a format has a file for each entry of the package, and some for what those share: to find, read and link a
+// file for each of the sources took a new process longer than to run them.
+//
+// The mistakes it prevents: a half-built dist (both builds go to a scratch folder and are swapped in only when all of it
+// succeeded), and a CommonJS build that only looks like one. The declarations of CommonJS are compiled from a copy of the sources that
+// lies in a package of "type": "commonjs", so the compiler resolves what `require` would, and refuses a static import of a package that
+// is ESM only.
 
 import {
   cpSync,
@@ -17,7 +20,8 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { dirname, join, relative, sep } from 'node:path'
+import { dirname, join, relative, resolve } from 'node:path'
+import { rolldown } from 'rolldown'
 import { embedLua } from './embed-lua.mjs'
 import { bin, exec, isMain, root } from './process.mjs'
 
@@ -50,8 +54,8 @@ export async function build() {
     ])
     const failed = results.filter((result) => result.code !== 0)
     if (failed.length > 0) return { ok: false, output: failed.map((result) => result.output).join('\n') }
-
-    for (const format of ['esm', 'cjs']) finish(join(scratch, 'dist', format), join(root, 'dist', format))
+    for (const format of ['esm', 'cjs']) nameNeighbours(join(scratch, 'dist', format))
+    await bundle(join(scratch, 'dist'))
     writeFileSync(join(scratch, 'dist', 'cjs', 'package.json'), '{ "type": "commonjs", "sideEffects": false }\n')
     rmSync(join(root, 'dist'), { recursive: true, force: true })
     renameSync(join(scratch, 'dist'), join(root, 'dist'))
@@ -77,28 +81,47 @@ export function isBuilt() {
 }
 
 /**
- * What the compiler leaves undone: declarations name their neighbours as `./x.ts`, which compilers before 5.0 do not follow,
- * and source maps point from the scratch folder.
- * @param {string} folder where the build is now
- * @param {string} home where it will be
+ * Declarations name their neighbours as `./x.ts`, which compilers before 5.0 do not follow.
+ * @param {string} folder
  */
-function finish(folder, home) {
+function nameNeighbours(folder) {
   for (const name of readdirSync(folder, { recursive: true, encoding: 'utf8' })) {
+    if (!name.endsWith('.d.ts')) continue
     const path = join(folder, name)
-    if (name.endsWith('.d.ts')) {
-      const text = readFileSync(path, 'utf8')
-      writeFileSync(path, text.replace(/((?:from|import)[\s(]*['"]\.{1,2}\/[^'"\n]+)\.ts(['"])/g, '$1.js$2'))
-    } else if (name.endsWith('.js.map')) {
-      const map = JSON.parse(readFileSync(path, 'utf8'))
-      const source = join(root, 'src', name.replace(/\.js\.map$/, '.ts'))
-      map.sources = [
-        relative(dirname(join(home, name)), source)
-          .split(sep)
-          .join('/'),
-      ]
-      delete map.sourceRoot
-      writeFileSync(path, JSON.stringify(map))
+    const text = readFileSync(path, 'utf8')
+    writeFileSync(path, text.replace(/((?:from|import)[\s(]*['"]\.{1,2}\/[^'"\n]+)\.ts(['"])/g, '$1.js$2'))
+  }
+}
+
+/**
+ * Writes what is executed, in both formats. Entries share their chunks, so that a class is the same whichever names it.
+ * @param {string} folder
+ */
+async function bundle(folder) {
+  const { exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  const entries = Object.values(exports).flatMap((entry) => entry.import?.default ?? [])
+  const names = entries.map((file) => file.replace(/^\.\/dist\/esm\/|\.js$/g, ''))
+  const whole = await rolldown({
+    cwd: root,
+    input: Object.fromEntries(names.map((name) => [name, join('src', `${name}.ts`)])),
+    platform: 'node',
+    external: /^[^./]/,
+  })
+  try {
+    for (const format of /** @type {const} */ (['esm', 'cjs'])) {
+      await whole.write({
+        dir: join(folder, format),
+        format,
+        sourcemap: true,
+        entryFileNames: '[name].js',
+        chunkFileNames: 'shared/[name].js',
+        // As seen from where the build will be.
+        sourcemapPathTransform: (source, map) =>
+          relative(join(root, 'dist', relative(folder, dirname(map))), resolve(dirname(map), source)),
+      })
     }
+  } finally {
+    await whole.close()
   }
 }
 
