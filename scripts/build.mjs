@@ -21,6 +21,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { rolldown } from 'rolldown'
 import { embedLua } from './embed-lua.mjs'
 import { bin, exec, isMain, root } from './process.mjs'
@@ -76,6 +77,7 @@ export function isBuilt() {
     .flatMap((folder) =>
       readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(root, folder, name)),
     )
+    .concat(fileURLToPath(import.meta.url), join(root, 'package.json'))
     .reduce((latest, path) => Math.max(latest, statSync(path).mtimeMs), 0)
   return statSync(built).mtimeMs >= newest
 }
