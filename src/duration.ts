@@ -28,6 +28,8 @@ export function parseDuration(value: unknown, what: string): number {
 function hintFor(value: unknown): string {
   if (typeof value !== 'string') return ''
   if (/^\d*\s*w(eeks?)?$/i.test(value)) return '; a week is "7d"'
+  const [, unit = ''] = /^\d*\s*(day|hour|minute|second)s?$/i.exec(value) ?? []
+  if (unit !== '') return `; one ${unit.toLowerCase()} is "1${unit[0]!.toLowerCase()}"`
   if (/^\d*\s*mo(nths?)?$/i.test(value)) {
     return "; calendar months are a window of fixedWindow: { window: 'month', align: 'utc' }"
   }

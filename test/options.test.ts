@@ -348,6 +348,8 @@ describe('policies', () => {
     ['week', /is "week"; .*; a week is "7d"/],
     ['1w', /; a week is "7d"/],
     ['2 weeks', /; a week is "7d"/],
+    ['day', /is "day"; .*; one day is "1d"/],
+    ['2 Hours', /; one hour is "1h"/],
     ['month', /; calendar months are a window of fixedWindow/],
     ['1mo', /; calendar months are a window of fixedWindow/],
     ['1y', /to 366 days \(/],
