@@ -5,7 +5,7 @@ import { rateLimitRedisOnIoredis, rateLimitRedisOnNodeRedis } from './libraries/
 import { rateLimiterFlexibleRemembering } from './libraries/rate-limiter-flexible.ts'
 import type { ClientBytes, CrowdBytes } from './memory/in-redis.ts'
 import type { DecisionSample, Measured } from './slice.ts'
-import { ratio, spread, type Spread } from './statistics.ts'
+import { ratio, ratioOfMedians, spread, type Spread } from './statistics.ts'
 import { table } from './table.ts'
 
 /** What a run has found, as far as it looked. */
@@ -79,7 +79,7 @@ function* otherGoals({ clientBytes, crowdBytes, http, inMemory }: Findings): Gen
   if (http) {
     const bare = http.find(({ name }) => name === bareApp)!.samples
     const added = (limits: number, name: string): number[] => addedUs(samplesOf(http, limits, name)!, bare)
-    const compared = ratio(added(3, ours), added(1, rateLimitRedisOnIoredis.name))
+    const compared = ratioOfMedians(added(3, ours), added(1, rateLimitRedisOnIoredis.name))
     yield atMost('HTTP: what three limits of ours add, to what one of express-rate-limit on Redis adds', 0.5, compared)
   }
   if (inMemory)

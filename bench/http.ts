@@ -48,8 +48,8 @@ export async function requests(redisUrl: string, meter: RedisMeter, pace: Pace):
     const contenders = [0, ...counts].flatMap((limits) =>
       servers.filter((server) => server.serves(limits)).map((server) => ({ server, limits })),
     )
-    const samples = await inTurns(contenders, pace, ({ server, limits }) =>
-      slice(server, limits, pace.httpRequests, meter),
+    const samples = await inTurns(contenders, pace.http, ({ server, limits }) =>
+      slice(server, limits, pace.http.requests, meter),
     )
     return contenders.map(({ server, limits }, index) => ({ limits, name: server.name, samples: samples[index]! }))
   } finally {
@@ -67,7 +67,7 @@ export async function profileRequests(redisUrl: string, meter: RedisMeter, pace:
   ] as const) {
     const server = await Server.start(name, redisUrl, [limits])
     try {
-      const some = (): Promise<HttpSample> => slice(server, limits, pace.httpRequests * pace.warmUps, meter)
+      const some = (): Promise<HttpSample> => slice(server, limits, pace.http.requests * pace.http.warmUps, meter)
       await some()
       const { result, parties } = await server.profiled(some)
       found.push({ load: 'a request over HTTP', limits, name, us: result.serverUs, parties })

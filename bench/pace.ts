@@ -9,8 +9,8 @@ export interface Pace {
   readonly memoryMs: number
   readonly stormMs: number
   readonly layoutMs: number
-  /** The length of a slice over HTTP, in requests. */
-  readonly httpRequests: number
+  /** Over HTTP a limiter is a small part of a request: what it adds is the middle of many short slices. */
+  readonly http: { readonly rounds: number; readonly warmUps: number; readonly requests: number }
   /** How many clients with one request each: so many where that is fast enough, else the other. */
   readonly clients: { readonly most: number; readonly least: number }
 }
@@ -23,7 +23,7 @@ export const full: Pace = {
   memoryMs: 120,
   stormMs: 150,
   layoutMs: 100,
-  httpRequests: 2500,
+  http: { rounds: 36, warmUps: 20, requests: 1000 },
   clients: { most: 1_000_000, least: 200_000 },
 }
 
@@ -36,7 +36,7 @@ export const quick: Pace = {
   memoryMs: 10,
   stormMs: 20,
   layoutMs: 10,
-  httpRequests: 160,
+  http: { rounds: 2, warmUps: 1, requests: 160 },
   clients: { most: 2000, least: 2000 },
 }
 

@@ -2,7 +2,7 @@ import { baseline } from './dimensions.ts'
 import { addedUs, bareApp, type HttpSample } from './http.ts'
 import { ours } from './libraries/libraries.ts'
 import type { DecisionSample, Measured } from './slice.ts'
-import { ratio, spread, type Spread } from './statistics.ts'
+import { ratio, ratioOfMedians, spread, type Spread } from './statistics.ts'
 import { grouped, table, type Column } from './table.ts'
 
 /** A row of a table, with ours that it is set against: of the same number of limits, and measured in the same rounds. */
@@ -103,7 +103,7 @@ export function httpTable(measured: readonly Measured<HttpSample>[]): string {
     number('p99 ms', 'p99Ms', 2),
     {
       title: 'ours : added',
-      cell: (row) => (isAlone(row) ? '' : times(ratio(addedUs(row.ours, bare), addedUs(row.samples, bare)))),
+      cell: (row) => (isAlone(row) ? '' : times(ratioOfMedians(addedUs(row.ours, bare), addedUs(row.samples, bare)))),
     },
     toTheirs('requests/s', 'perSecond'),
   ])

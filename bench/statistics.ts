@@ -1,3 +1,5 @@
+import { seeded } from './honesty/random.ts'
+
 /** The middle of what was seen, and the half of it that lies around. */
 export interface Spread {
   readonly median: number
@@ -21,4 +23,23 @@ export function spread(values: readonly number[]): Spread {
 /** How one compares with another, round by round, so that what slows the machine down for a while slows both. */
 export function ratio(one: readonly number[], other: readonly number[]): Spread {
   return spread(one.map((value, round) => value / other[round]!))
+}
+
+const resamples = 1000
+
+/**
+ * How what is in the middle of one compares with that of another, where single rounds say little: of a difference between two servers
+ * some are next to nothing. The spread is that of rounds drawn again and again from those that were measured (Efron 1979, the bootstrap).
+ */
+export function ratioOfMedians(one: readonly number[], other: readonly number[]): Spread {
+  const random = seeded(1)
+  const drawn = Array.from({ length: resamples }, () => {
+    const rounds = one.map(() => Math.floor(random() * one.length))
+    return medianOf(rounds.map((round) => one[round]!)) / medianOf(rounds.map((round) => other[round]!))
+  })
+  return { ...spread(drawn), median: medianOf(one) / medianOf(other) }
+}
+
+function medianOf(values: readonly number[]): number {
+  return quantile(values, 0.5)
 }

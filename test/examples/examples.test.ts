@@ -32,6 +32,22 @@ async function flood(
   return { served, refused: refused[0], tookMs: Date.now() - startedAt }
 }
 
+/** The same of an app that says which of its decisions were made without Redis; one that refused so is 503. */
+async function floodJson(url: string, times: number): Promise<{ served: number; degraded: number; tookMs: number }> {
+  const startedAt = Date.now()
+  const answers = await Promise.all(
+    Array.from({ length: times }, () => fetch(url, { headers: { 'user-agent': browser } })),
+  )
+  const tookMs = Date.now() - startedAt
+  const served = (await Promise.all(answers.filter(({ ok }) => ok).map((answer) => answer.json()))) as {
+    degraded: boolean
+  }[]
+  const unavailable = answers.filter(({ status }) => status === 503).length
+  const refused = answers.filter(({ status }) => status === 429).length
+  expect(served.length + refused + unavailable).toBe(times)
+  return { served: served.length, degraded: served.filter(({ degraded }) => degraded).length + unavailable, tookMs }
+}
+
 describe('the examples', () => {
   it('compile', async () => {
     const { code, stdout } = await runExample(['node_modules/typescript/bin/tsc', '-p', 'examples'])
@@ -54,16 +70,23 @@ describe('the examples', () => {
   it('redis: two processes give out one quota, go on without Redis, and end cleanly', async () => {
     // One of its own: this test stops it.
     const server = await startRedis()
+    const admin = new Redis(server.url)
     const [one, other] = await Promise.all([
       startExample('redis.ts', { REDIS_URL: server.url }),
       startExample('redis.ts', { REDIS_URL: server.url }),
     ])
     expect(await (await fetch(`${one.url}/health`)).json()).toEqual({ store: 'up' })
 
-    const [here, there] = await Promise.all([flood(one.url, 15), flood(other.url, 15)])
-    const served = here.served + there.served
+    // On a machine that stalls, some decisions miss their deadline and are made without Redis: that is not what is asked here.
+    let both: Awaited<ReturnType<typeof floodJson>>[]
+    do {
+      for (const key of await admin.keys('my-api:limits:*')) await admin.unlink(key)
+      both = await Promise.all([floodJson(one.url, 15), floodJson(other.url, 15)])
+    } while (both.some(({ degraded }) => degraded > 0))
+    admin.disconnect()
+    const served = both[0]!.served + both[1]!.served
     expect(served).toBeGreaterThanOrEqual(10)
-    expect(served).toBeLessThanOrEqual(10 + Math.ceil(Math.max(here.tookMs, there.tookMs) / 2000))
+    expect(served).toBeLessThanOrEqual(10 + Math.ceil(Math.max(both[0]!.tookMs, both[1]!.tookMs) / 2000))
 
     await server.stop()
     // One that was there already does not stop.
@@ -72,7 +95,7 @@ describe('the examples', () => {
       expect(await (await fetch(`${one.url}/health`)).json()).not.toEqual({ store: 'up' })
     }
     expect(await Promise.all([one.stop(), other.stop()])).toEqual([0, 0])
-  }, 60_000)
+  }, 120_000)
 
   it('tiers: each by its key, a quota from the contract, a longer start for an agent', async () => {
     const { url, stop } = await startExample('tiers.ts')
