@@ -4,7 +4,7 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { rmSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Redis } from 'ioredis'
+import { Cluster, Redis } from 'ioredis'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Decision } from '../../src/decision.ts'
 import { classAndCodeOf } from '../../src/errors.ts'
@@ -394,6 +394,28 @@ describe('a message of an outage', () => {
     )
     expect(JSON.stringify(heard)).not.toContain('secret')
   })
+})
+
+it.each([
+  ['redis://:se@cret@127.0.0.1:1', '127.0.0.1:1'],
+  ['redis://app:secret%2F@127.0.0.1:1', '127.0.0.1:1'],
+  ['127.0.0.1:1', '127.0.0.1:1'],
+])('a message of a cluster that was given as %s says where it is, and no part of a password', async (node, address) => {
+  const heard = messages()
+  const given = new Cluster([node], { lazyConnect: true })
+  given.on('error', () => {})
+  const limiter = rampmeter({
+    store: redisStore(given),
+    policies: [slidingWindow({ name: 'hour', quota: 1000, window: '1h' })],
+    deadline: short,
+  })
+  onTestFinished(async () => {
+    await limiter.close()
+    given.disconnect()
+  })
+  expect((await limiter.decide({ client: { id: 'key:one' } })).degraded).toBe(true)
+  expect(heard[0]!.store).toMatchObject({ kind: 'redis-cluster', address })
+  expect(JSON.stringify(heard)).not.toMatch(/secret|cret@|se@/)
 })
 
 describe('the cause of an outage', () => {
