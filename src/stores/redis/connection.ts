@@ -210,6 +210,8 @@ function duplicateServer(given: RedisClient): RedisClient {
     sentinelCommandTimeout: connectWithinMs,
     reconnectOnError,
     retryStrategy,
+    // Where the app's client gives up, ours does not: it would never be connected again.
+    sentinelRetryStrategy: retryStrategy,
   })
 }
 
