@@ -49,7 +49,9 @@ export interface GuardOptions {
 export type StoreHealth = 'up' | 'degraded' | 'down'
 
 /** How long what no request waits for may take, in ms, unless the deadline of requests is longer. */
-const patienceMs = 2000
+export function patienceOf(deadlineMs: number): number {
+  return Math.max(2000, deadlineMs)
+}
 
 /** After so long without one that was crowded out, in ms, the next begins a flood of its own. */
 const floodOverMs = 1000
@@ -109,7 +111,7 @@ export class StoreGuard {
     this.#options = options
     this.#breakers = options.breakers ?? new Breakers()
     this.#deadlines = new Deadlines(options.deadlineMs)
-    this.#patience = new Deadlines(Math.max(patienceMs, options.deadlineMs))
+    this.#patience = new Deadlines(patienceOf(options.deadlineMs))
     const late = (asking: Asking, decision: StoreDecision): void => this.#undo(asking.request, decision)
     const isSilent = ({ places, startedAt }: Asking): boolean => !this.#breakers.haveAnswered(places, startedAt)
     this.#ofProbes = { answered: () => {}, missed: (_, cause) => cause, isSilent, late }
@@ -245,6 +247,19 @@ export class StoreGuard {
         `the client was forgotten in this process alone, since ${why}; reset it again when the store is back`,
         { cause },
       )
+    }
+  }
+
+  /**
+   * Asks for what no request waits for.
+   *
+   * @throws {RampmeterError} `RAMPMETER_STORE_UNAVAILABLE`, and what else of ours the call throws
+   */
+  async patiently<T>(call: () => Promise<T>): Promise<T> {
+    try {
+      return await this.#patiently(call())
+    } catch (cause) {
+      throw failure(cause)
     }
   }
 
