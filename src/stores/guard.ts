@@ -13,13 +13,15 @@ interface Away {
   readonly error: RampmeterError
   /** Which it is of this outage. */
   readonly count: number
-  /** When the outage began, in ms since 1970. */
+  /** When the outage began, in ms since 1970, and for how long it has lasted: not what lies between, since clocks are set. */
   readonly since: number
+  readonly forMs: number
 }
 
 /** What is told when the store is back. */
 interface Back {
   readonly since: number
+  readonly forMs: number
   readonly error: RampmeterError
   /** How many decisions were made without it. */
   readonly count: number
@@ -92,8 +94,8 @@ export class StoreGuard {
   #firstReady: Promise<void> | undefined
   /** `beganAt` by `performance.now()`. */
   #outage: { since: number; beganAt: number; count: number; error: RampmeterError } | undefined
-  /** What was crowded out of late; `lastAt` by `performance.now()`. */
-  #flood = { since: 0, lastAt: -Infinity, count: 0 }
+  /** What was crowded out of late; `beganAt` and `lastAt` by `performance.now()`. */
+  #flood = { since: 0, beganAt: 0, lastAt: -Infinity, count: 0 }
   #isLooking = false
   #lookedAt = -Infinity
   /** Of each place a partition that is there. */
@@ -290,16 +292,18 @@ export class StoreGuard {
     this.#outage.count += 1
     this.#outage.error = error
     const { since, count } = this.#outage
-    this.#options.onAway({ waitedMs, error, count, since })
+    this.#options.onAway({ waitedMs, error, count, since, forMs: Math.round(this.awayMs) })
   }
 
   #crowded(waitedMs: number, error: RampmeterError): void {
     const now = performance.now()
-    if (now - this.#flood.lastAt > floodOverMs) this.#flood = { since: Date.now(), lastAt: now, count: 0 }
+    if (now - this.#flood.lastAt > floodOverMs) {
+      this.#flood = { since: Date.now(), beganAt: now, lastAt: now, count: 0 }
+    }
     this.#flood.lastAt = now
     this.#flood.count += 1
-    const { since, count } = this.#flood
-    this.#options.onCrowded?.({ waitedMs, error, count, since })
+    const { since, beganAt, count } = this.#flood
+    this.#options.onCrowded?.({ waitedMs, error, count, since, forMs: Math.round(now - beganAt) })
   }
 
   /** Notes a miss where it was made: where a call failed, else where none has answered. */
@@ -321,6 +325,7 @@ export class StoreGuard {
 
   #back(): void {
     const outage = this.#outage
+    const forMs = Math.round(this.awayMs)
     this.#outage = undefined
     const owed = this.#owed.take()
     for (let from = 0; from < owed.length; from += atOnce) {
@@ -333,7 +338,7 @@ export class StoreGuard {
         })
     }
     if (outage === undefined) return
-    this.#options.onBack?.(outage)
+    this.#options.onBack?.({ ...outage, forMs })
   }
 
   async #deliver(corrections: readonly Correction[]): Promise<void> {
