@@ -46,9 +46,10 @@ describe('close', () => {
         await limiter.close()
         process.stdin.destroy()
         given.disconnect()
-        // What a socket needs to be gone.
-        await sleep(20)
-        console.log(JSON.stringify(process.getActiveResourcesInfo().filter((kind) => /TCP|Timeout/.test(kind))))
+        // What a socket needs to be gone is turns of the event loop, and no time: a busy machine makes them longer, and not more.
+        const left = () => process.getActiveResourcesInfo().filter((kind) => /TCP|Timeout/.test(kind))
+        for (let turns = 0; turns < 20 && left().length > 0; turns += 1) await sleep(1)
+        console.log(JSON.stringify(left()))
       })
     `
       const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', program], {
@@ -56,26 +57,26 @@ describe('close', () => {
         stdio: ['pipe', 'pipe', 'ignore'],
       })
       onTestFinished(() => void child.kill('SIGKILL'))
+      const ended = new Promise((resolve) => child.once('close', resolve))
       let said = ''
       child.stdout.on('data', (chunk) => (said += chunk))
       await until(() => said.includes('ready 1'))
       if (what === 'kill') await one.kill()
       if (what === 'freeze') one.freeze()
       child.stdin.write('go\n')
-      const code = await new Promise((resolve) => child.once('close', resolve))
+      const code = await ended
       expect({ code, said }).toEqual({ code: 0, said: 'ready 1\n[]\n' })
     },
   )
 })
 
 describe('a process that is told to end', () => {
-  it.each(['frozen', 'killed'] as const)(
-    'delivers what it owes to a Redis that was %s, when that comes back meanwhile',
-    async (what) => {
-      const one = await server(['--appendonly', 'yes', '--appendfsync', 'always'])
-      onTestFinished(() => one.stop())
-      await one.start()
-      const program = `
+  /** Whether Redis was back within the 5 s for which it is waited; if it was, what was owed has to be there. */
+  async function isDelivered(what: 'frozen' | 'killed'): Promise<boolean> {
+    const one = await server(['--appendonly', 'yes', '--appendfsync', 'always'])
+    onTestFinished(() => one.stop())
+    await one.start()
+    const program = `
       import express from 'express'
       import { Redis } from 'ioredis'
       import { rampmeter, redisStore, slidingWindow } from './src/index.ts'
@@ -89,9 +90,10 @@ describe('a process that is told to end', () => {
       while (decision.degraded)
       process.once('SIGTERM', () => {
         server.close(async () => {
+          const began = performance.now()
           await limiter.close()
           given.disconnect()
-          console.log('closed')
+          console.log('closed ' + Math.round(performance.now() - began))
         })
       })
       process.stdin.once('data', async () => {
@@ -102,43 +104,52 @@ describe('a process that is told to end', () => {
       })
       console.log('ready')
     `
-      const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', program], {
-        cwd: root,
-        stdio: ['pipe', 'pipe', 'ignore'],
-      })
-      onTestFinished(() => void child.kill('SIGKILL'))
-      const ended = new Promise((resolve) => child.once('close', resolve))
-      let said = ''
-      child.stdout.on('data', (chunk) => (said += chunk))
-      await until(() => said.includes('ready'))
-      if (what === 'frozen') one.freeze()
-      else await one.kill()
-      child.stdin.write('go\n')
-      await until(() => said.includes('owes'))
-      child.kill('SIGTERM')
-      // It waits for Redis, and not only for what was sent.
-      await sleep(300)
-      expect(said).not.toContain('closed')
-      if (what === 'frozen') one.thaw()
-      else await one.start()
-      // It may have ended before the server was seen to answer.
-      expect(await ended).toBe(0)
-      expect(said).toContain('closed')
+    const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', program], {
+      cwd: root,
+      stdio: ['pipe', 'pipe', 'ignore'],
+    })
+    onTestFinished(() => void child.kill('SIGKILL'))
+    const ended = new Promise((resolve) => child.once('close', resolve))
+    let said = ''
+    child.stdout.on('data', (chunk) => (said += chunk))
+    await until(() => said.includes('ready'))
+    if (what === 'frozen') one.freeze()
+    else await one.kill()
+    child.stdin.write('go\n')
+    await until(() => said.includes('owes'))
+    child.kill('SIGTERM')
+    // It waits for Redis, and not only for what was sent.
+    await sleep(300)
+    expect(said).not.toContain('closed')
+    if (what === 'frozen') one.thaw()
+    else await one.start()
+    // It may have ended before the server was seen to answer.
+    expect(await ended).toBe(0)
+    const [, closedAfterMs] = /closed (\d+)/.exec(said)!
+    if (Number(closedAfterMs) >= 5000) return false
 
-      const redis = new Redis(one.port, { lazyConnect: true })
-      const limiter = rampmeter({
-        store: redisStore(redis),
-        policies: [slidingWindow({ quota: 100, window: '1h' })],
-        deadline: '5s',
-        processes: 1,
-      })
-      onTestFinished(async () => {
-        await limiter.close()
-        redis.disconnect()
-      })
-      const used = async (): Promise<number> => 100 - (await limiter.peek({ id: 'key:one' })).limits[0]!.remaining
-      // Tries before the one that counts may have been charged and taken back.
-      await until(async () => (await used()) === 7)
+    const redis = new Redis(one.port, { lazyConnect: true })
+    const limiter = rampmeter({
+      store: redisStore(redis),
+      policies: [slidingWindow({ quota: 100, window: '1h' })],
+      deadline: '5s',
+      processes: 1,
+    })
+    onTestFinished(async () => {
+      await limiter.close()
+      redis.disconnect()
+    })
+    const used = async (): Promise<number> => 100 - (await limiter.peek({ id: 'key:one' })).limits[0]!.remaining
+    // Tries before the one that counts may have been charged and taken back.
+    await until(async () => (await used()) === 7)
+    return true
+  }
+
+  it.each(['frozen', 'killed'] as const)(
+    'delivers what it owes to a Redis that was %s, when that comes back meanwhile',
+    async (what) => {
+      // On a machine so busy that it was not, nothing is shown either way.
+      for (let tries = 1; !(await isDelivered(what)); tries += 1) expect(tries).toBeLessThan(4)
     },
   )
 })
@@ -160,13 +171,14 @@ it('ends as docs/operations.md writes it, also where Redis hangs', async () => {
     { cwd: root, stdio: ['ignore', 'pipe', 'ignore'] },
   )
   onTestFinished(() => void child.kill('SIGKILL'))
+  const ended = new Promise((resolve) => child.once('close', resolve))
   let said = ''
   child.stdout.on('data', (chunk) => (said += chunk))
   await until(() => said.includes('ready'))
   one.freeze()
   child.kill('SIGTERM')
   // A quit() would wait for as long as Redis hangs: without end.
-  expect(await new Promise((resolve) => child.once('close', (code) => resolve(code)))).toBe(0)
+  expect(await ended).toBe(0)
 })
 
 describe('a Redis that evicts', () => {
@@ -233,19 +245,19 @@ describe('TLS', () => {
       '--tls-ca-cert-file',
       of('ca'),
     ])
-    const decided = async (tls: object): Promise<boolean> => {
+    const decided = async (tls: object, within: '1s' | '30s'): Promise<boolean> => {
       const given = new Redis({ port, host: 'localhost', tls, lazyConnect: true })
-      const limiter = rampmeter({ store: redisStore(given), policies, deadline: '1s' })
+      const limiter = rampmeter({ store: redisStore(given), policies, deadline: within })
       onTestFinished(async () => {
         await limiter.close()
         given.disconnect()
       })
-      await limiter.ready({ within: '2s' }).catch(() => {})
+      await limiter.ready({ within }).catch(() => {})
       return !(await limiter.decide(who)).degraded
     }
-    expect(await decided({ ca: authority.cert })).toBe(true)
+    expect(await decided({ ca: authority.cert }, '30s')).toBe(true)
     // Nobody that it knows has signed this one.
-    expect(await decided({})).toBe(false)
+    expect(await decided({}, '1s')).toBe(false)
   })
 })
 
