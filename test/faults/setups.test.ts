@@ -13,7 +13,7 @@ import { rampmeter } from '../../src/rampmeter.ts'
 import { redisStore } from '../../src/stores/redis/redis-store.ts'
 import { createAuthority } from '../certificates.ts'
 import { scenarios } from './scenarios.ts'
-import { server, until } from './server.ts'
+import { running, server, until } from './server.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const policies = [slidingWindow({ name: 'hour', quota: 10, window: '1h' })]
@@ -23,9 +23,8 @@ describe('close', () => {
   it.each(['kill', 'freeze', 'leave'] as const)(
     'leaves no timer and no socket, when Redis is left to: %s',
     async (what) => {
-      const one = await server()
+      const one = await running(async () => [])
       onTestFinished(() => one.stop())
-      await one.start()
       const program = `
       import { Redis } from 'ioredis'
       import { rampmeter, redisStore, concurrency, slidingWindow } from './src/index.ts'
@@ -73,9 +72,8 @@ describe('close', () => {
 describe('a process that is told to end', () => {
   /** Whether Redis was back within the 5 s for which it is waited; if it was, what was owed has to be there. */
   async function isDelivered(what: 'frozen' | 'killed'): Promise<boolean> {
-    const one = await server(['--appendonly', 'yes', '--appendfsync', 'always'])
+    const one = await running(async () => ['--appendonly', 'yes', '--appendfsync', 'always'])
     onTestFinished(() => one.stop())
-    await one.start()
     const program = `
       import express from 'express'
       import { Redis } from 'ioredis'
@@ -155,9 +153,8 @@ describe('a process that is told to end', () => {
 })
 
 it('ends as docs/operations.md writes it, also where Redis hangs', async () => {
-  const one = await server()
+  const one = await running(async () => [])
   onTestFinished(() => one.stop())
-  await one.start()
   const page = readFileSync(join(root, 'docs', 'operations.md'), 'utf8')
   const [, written = ''] = page.match(/```ts\n(import express(?:(?!```)[^])*SIGTERM[^]*?)```/) ?? []
   const program = written
@@ -183,9 +180,8 @@ it('ends as docs/operations.md writes it, also where Redis hangs', async () => {
 
 describe('a Redis that evicts', () => {
   async function warningsFor(settings: readonly string[]): Promise<string[]> {
-    const one = await server(settings)
+    const one = await running(async () => settings)
     onTestFinished(() => one.stop())
-    await one.start()
     const heard: string[] = []
     const listen = (warning: Error & { code?: string }): void => void heard.push(`${warning.code}: ${warning.message}`)
     process.on('warning', listen)
