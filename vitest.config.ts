@@ -11,5 +11,7 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    // Of a busy machine a second is nothing.
+    expect: { poll: { timeout: 30_000 } },
   },
 })

@@ -199,6 +199,15 @@ export class Decider {
     if (!this.#guard.isAway) await this.#carryOver()
   }
 
+  /**
+   * Asks the store for what no request waits for.
+   *
+   * @throws {RampmeterError} `RAMPMETER_STORE_UNAVAILABLE`, and what else of ours the call throws
+   */
+  patiently<T>(call: () => Promise<T>): Promise<T> {
+    return this.#guard.patiently(call)
+  }
+
   /** Resolves when what is owed to the store has reached it, at the latest when it is back. */
   drained(): Promise<void> {
     return this.#guard.drained()

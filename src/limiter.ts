@@ -71,13 +71,13 @@ export interface Limiter<Tier extends string = string> extends RouteMiddleware {
    * Puts a client in a tier, whatever it would be in otherwise, until the time given; in all processes with their next decision
    * about it. `by` says who decided.
    *
-   * @throws {RampmeterError} `RAMPMETER_INVALID_CLIENT`, `RAMPMETER_UNKNOWN_TIER`, `RAMPMETER_INVALID_OPTION`
+   * @throws {RampmeterError} `RAMPMETER_INVALID_CLIENT`, `RAMPMETER_UNKNOWN_TIER`, `RAMPMETER_INVALID_OPTION`, `RAMPMETER_STORE_UNAVAILABLE`
    */
   assign(clientId: string, how: { tier: Tier; until?: Moment; by: string }): Promise<void>
   /**
    * Ends that: the client is in the tier that it is in otherwise.
    *
-   * @throws {RampmeterError} `RAMPMETER_INVALID_CLIENT`, `RAMPMETER_INVALID_OPTION`
+   * @throws {RampmeterError} `RAMPMETER_INVALID_CLIENT`, `RAMPMETER_INVALID_OPTION`, `RAMPMETER_STORE_UNAVAILABLE`
    */
   unassign(clientId: string, how: { by: string }): Promise<void>
   /** What people decide about clients: suspensions, approvals, and who did it. */

@@ -47,8 +47,10 @@ import { createRequestPath } from './request-path.ts'
 import { createRouteTable } from './route-table.ts'
 import { Settler } from './settler.ts'
 import { breakersOf } from './stores/breaker.ts'
+import { patienceOf } from './stores/guard.ts'
 import { createTickets } from './tickets.ts'
 import { memoryStore } from './stores/memory.ts'
+import { patientStandings } from './stores/patient-standings.ts'
 import type { OpenStore } from './stores/store.ts'
 import type { Standings } from './standing.ts'
 import { adaptiveTierOf, createUnadaptiveWarning } from './unadaptive.ts'
@@ -174,8 +176,12 @@ export function rampmeter<Tier extends string = PresetTier, Pool extends string 
       ? undefined
       : new Pay(payments, decider, settings.deadlineMs, onUnsettled, verifiers.length > 0)
   const isEnforced = createEnforcement(settings.mode, settings.enforcePercent)
+  const asked =
+    store.standings === undefined || store.local === true
+      ? store.standings
+      : patientStandings(store.standings, (call) => decider.patiently(call))
   const standings = (): Standings => {
-    if (store.standings !== undefined) return store.standings
+    if (asked !== undefined) return asked
     throw noStandings()
   }
   const needsApproval = Object.values(settings.routes).some(({ requireApproval }) => requireApproval)
@@ -327,7 +333,9 @@ export function rampmeter<Tier extends string = PresetTier, Pool extends string 
     },
     ready: (waits) => readyWithin(readyToServe, waits),
     async flush() {
-      await Promise.all([settler.flush(), abuse.flush(), pay?.flush()])
+      // One call of it may follow another, each as patient.
+      const observed = within(patienceOf(settings.deadlineMs), abuse.flush())
+      await Promise.all([settler.flush(), observed, pay?.flush()])
     },
     health: () => ({
       ...healthOf(decider.health, pay?.ledgerIsSafe, isCounted && processes.isForbidden),

@@ -51,7 +51,10 @@ export interface AuditEntry {
   readonly until?: number
 }
 
-/** What people decide about clients. It reaches all processes with their next decision. */
+/**
+ * What people decide about clients. It reaches all processes with their next decision. While the store is away all of it rejects with
+ * `RAMPMETER_STORE_UNAVAILABLE`, and what was to be decided may have been or not: it can be decided again.
+ */
 export interface Review {
   /** Who is suspended, and who waits for a review or an approval; the oldest first. */
   list(): Promise<ReviewCase[]>

@@ -32,7 +32,7 @@ export interface DegradedMessage {
   readonly at: number
   /** When this outage began, likewise. */
   readonly since: number
-  /** For how long it has lasted, in ms. */
+  /** For how long it has lasted, in ms, also where the clock was set meanwhile. */
   readonly forMs: number
   /** How long the store was waited for, in ms: 0 while it is not asked any more but for probes. */
   readonly waitedMs: number
@@ -121,53 +121,51 @@ export function observeTicket({ id, kind, tier, provedBy, address }: Client, why
 
 /** Tells who listens that a decision was made without the store. */
 export function observeDegraded(
-  { error, waitedMs, count, since }: Outage & { readonly waitedMs: number },
+  { waitedMs, ...outage }: Outage & { readonly waitedMs: number },
   store: StoreName | null,
 ): void {
-  publish('away', store, error, since, waitedMs, count)
+  publish('away', store, outage, waitedMs)
 }
 
 /** Tells who listens that a client asked for more at once than could be sent. */
 export function observeCrowded(
-  { error, waitedMs, count, since }: Outage & { readonly waitedMs: number },
+  { waitedMs, ...outage }: Outage & { readonly waitedMs: number },
   store: StoreName | null,
 ): void {
-  publish('crowded', store, error, since, waitedMs, count)
+  publish('crowded', store, outage, waitedMs)
 }
 
 /** Tells who listens that the store is back. */
-export function observeBack({ error, count, since }: Outage, store: StoreName | null): void {
-  publish('back', store, error, since, 0, count)
+export function observeBack(outage: Outage, store: StoreName | null): void {
+  publish('back', store, outage, 0)
 }
 
 /** Tells who listens that what there was to tell the store beside decisions is not known to have reached it. */
 export function observeUnsettled(error: unknown, store: StoreName | null): void {
-  publish('unsettled', store, error, Date.now(), 0, 1)
+  publish('unsettled', store, { error, since: Date.now(), forMs: 0, count: 1 }, 0)
 }
 
 /** What is known of an outage. */
 interface Outage {
-  readonly error: RampmeterError
+  readonly error: unknown
   readonly count: number
   readonly since: number
+  readonly forMs: number
 }
 
 function publish(
   state: DegradedMessage['state'],
   store: StoreName | null,
-  error: unknown,
-  since: number,
+  { error, since, forMs, count }: Outage,
   waitedMs: number,
-  count: number,
 ): void {
   if (!degradations.hasSubscribers) return
   const { code } = error as { code?: unknown }
-  const at = Date.now()
   const message: DegradedMessage = {
     state,
-    at,
+    at: Date.now(),
     since,
-    forMs: at - since,
+    forMs,
     waitedMs,
     code: typeof code === 'string' ? code : 'RAMPMETER_STORE_UNAVAILABLE',
     cause: causeOf(error),

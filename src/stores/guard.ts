@@ -13,13 +13,15 @@ interface Away {
   readonly error: RampmeterError
   /** Which it is of this outage. */
   readonly count: number
-  /** When the outage began, in ms since 1970. */
+  /** When the outage began, in ms since 1970, and for how long it has lasted: not what lies between, since clocks are set. */
   readonly since: number
+  readonly forMs: number
 }
 
 /** What is told when the store is back. */
 interface Back {
   readonly since: number
+  readonly forMs: number
   readonly error: RampmeterError
   /** How many decisions were made without it. */
   readonly count: number
@@ -49,7 +51,9 @@ export interface GuardOptions {
 export type StoreHealth = 'up' | 'degraded' | 'down'
 
 /** How long what no request waits for may take, in ms, unless the deadline of requests is longer. */
-const patienceMs = 2000
+export function patienceOf(deadlineMs: number): number {
+  return Math.max(2000, deadlineMs)
+}
 
 /** After so long without one that was crowded out, in ms, the next begins a flood of its own. */
 const floodOverMs = 1000
@@ -90,8 +94,8 @@ export class StoreGuard {
   #firstReady: Promise<void> | undefined
   /** `beganAt` by `performance.now()`. */
   #outage: { since: number; beganAt: number; count: number; error: RampmeterError } | undefined
-  /** What was crowded out of late; `lastAt` by `performance.now()`. */
-  #flood = { since: 0, lastAt: -Infinity, count: 0 }
+  /** What was crowded out of late; `beganAt` and `lastAt` by `performance.now()`. */
+  #flood = { since: 0, beganAt: 0, lastAt: -Infinity, count: 0 }
   #isLooking = false
   #lookedAt = -Infinity
   /** Of each place a partition that is there. */
@@ -109,7 +113,7 @@ export class StoreGuard {
     this.#options = options
     this.#breakers = options.breakers ?? new Breakers()
     this.#deadlines = new Deadlines(options.deadlineMs)
-    this.#patience = new Deadlines(Math.max(patienceMs, options.deadlineMs))
+    this.#patience = new Deadlines(patienceOf(options.deadlineMs))
     const late = (asking: Asking, decision: StoreDecision): void => this.#undo(asking.request, decision)
     const isSilent = ({ places, startedAt }: Asking): boolean => !this.#breakers.haveAnswered(places, startedAt)
     this.#ofProbes = { answered: () => {}, missed: (_, cause) => cause, isSilent, late }
@@ -248,6 +252,19 @@ export class StoreGuard {
     }
   }
 
+  /**
+   * Asks for what no request waits for.
+   *
+   * @throws {RampmeterError} `RAMPMETER_STORE_UNAVAILABLE`, and what else of ours the call throws
+   */
+  async patiently<T>(call: () => Promise<T>): Promise<T> {
+    try {
+      return await this.#patiently(call())
+    } catch (cause) {
+      throw failure(cause)
+    }
+  }
+
   /** Resolves when all that is owed has been delivered: at once, or when the store is back. */
   drained(): Promise<void> {
     if (this.#isDrained) return Promise.resolve()
@@ -275,16 +292,18 @@ export class StoreGuard {
     this.#outage.count += 1
     this.#outage.error = error
     const { since, count } = this.#outage
-    this.#options.onAway({ waitedMs, error, count, since })
+    this.#options.onAway({ waitedMs, error, count, since, forMs: Math.round(this.awayMs) })
   }
 
   #crowded(waitedMs: number, error: RampmeterError): void {
     const now = performance.now()
-    if (now - this.#flood.lastAt > floodOverMs) this.#flood = { since: Date.now(), lastAt: now, count: 0 }
+    if (now - this.#flood.lastAt > floodOverMs) {
+      this.#flood = { since: Date.now(), beganAt: now, lastAt: now, count: 0 }
+    }
     this.#flood.lastAt = now
     this.#flood.count += 1
-    const { since, count } = this.#flood
-    this.#options.onCrowded?.({ waitedMs, error, count, since })
+    const { since, beganAt, count } = this.#flood
+    this.#options.onCrowded?.({ waitedMs, error, count, since, forMs: Math.round(now - beganAt) })
   }
 
   /** Notes a miss where it was made: where a call failed, else where none has answered. */
@@ -306,6 +325,7 @@ export class StoreGuard {
 
   #back(): void {
     const outage = this.#outage
+    const forMs = Math.round(this.awayMs)
     this.#outage = undefined
     const owed = this.#owed.take()
     for (let from = 0; from < owed.length; from += atOnce) {
@@ -318,7 +338,7 @@ export class StoreGuard {
         })
     }
     if (outage === undefined) return
-    this.#options.onBack?.(outage)
+    this.#options.onBack?.({ ...outage, forMs })
   }
 
   async #deliver(corrections: readonly Correction[]): Promise<void> {

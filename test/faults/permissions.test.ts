@@ -16,7 +16,7 @@ import { Breakers, wholeStore } from '../../src/stores/breaker.ts'
 import { redisStore } from '../../src/stores/redis/redis-store.ts'
 import type { Store } from '../../src/stores/store.ts'
 import { warningsOf } from '../http/warnings.ts'
-import { server, until, type Server } from './server.ts'
+import { running, until, type Server } from './server.ts'
 
 const lua = fileURLToPath(new URL('../../lua', import.meta.url))
 
@@ -34,8 +34,7 @@ let one: Server
 let admin: Redis
 
 beforeAll(async () => {
-  one = await server()
-  await one.start()
+  one = await running(async () => [])
   admin = one.admin()
   return () => one.stop()
 })

@@ -94,18 +94,16 @@ export interface SentinelGroup {
 /** A master, a replica and three sentinels that agree about them. */
 export async function sentinelGroup(): Promise<SentinelGroup> {
   const name = 'limits'
-  const master = await server(['--repl-diskless-sync-delay', '0'])
-  const replica = await server(['--repl-diskless-sync-delay', '0', '--replicaof', '127.0.0.1', String(master.port)])
-  await master.start()
-  await replica.start()
+  const master = await running(async () => ['--repl-diskless-sync-delay', '0'])
+  const follows = ['--repl-diskless-sync-delay', '0', '--replicaof', '127.0.0.1', String(master.port)]
+  const replica = await running(async () => follows)
   const conf = [
     `sentinel monitor ${name} 127.0.0.1 ${master.port} 2`,
     `sentinel down-after-milliseconds ${name} 1000`,
     `sentinel failover-timeout ${name} 5000`,
     '',
   ].join('\n')
-  const guards = await Promise.all([1, 2, 3].map(() => server(['--sentinel'], conf)))
-  await Promise.all(guards.map((guard) => guard.start()))
+  const guards = await Promise.all([1, 2, 3].map(() => running(async () => ['--sentinel'], conf)))
   const asked = guards.map((guard) => guard.admin())
   await until(async () => {
     const seen = await Promise.all(
@@ -134,9 +132,9 @@ function pairs(flat: readonly string[]): [string, string][] {
 const startTries = 5
 
 /** Starts one; anew at another address, where somebody has taken its own between the asking and the taking. */
-export async function running(options: () => Promise<readonly string[]>): Promise<Server> {
+export async function running(options: () => Promise<readonly string[]>, conf?: string): Promise<Server> {
   for (let tries = 1; ; tries += 1) {
-    const one = await server(await options())
+    const one = await server(await options(), conf)
     try {
       await one.start()
       return one

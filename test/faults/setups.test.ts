@@ -13,7 +13,7 @@ import { rampmeter } from '../../src/rampmeter.ts'
 import { redisStore } from '../../src/stores/redis/redis-store.ts'
 import { createAuthority } from '../certificates.ts'
 import { scenarios } from './scenarios.ts'
-import { server, until } from './server.ts'
+import { running, server, until } from './server.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const policies = [slidingWindow({ name: 'hour', quota: 10, window: '1h' })]
@@ -23,9 +23,8 @@ describe('close', () => {
   it.each(['kill', 'freeze', 'leave'] as const)(
     'leaves no timer and no socket, when Redis is left to: %s',
     async (what) => {
-      const one = await server()
+      const one = await running(async () => [])
       onTestFinished(() => one.stop())
-      await one.start()
       const program = `
       import { Redis } from 'ioredis'
       import { rampmeter, redisStore, concurrency, slidingWindow } from './src/index.ts'
@@ -46,9 +45,10 @@ describe('close', () => {
         await limiter.close()
         process.stdin.destroy()
         given.disconnect()
-        // What a socket needs to be gone.
-        await sleep(20)
-        console.log(JSON.stringify(process.getActiveResourcesInfo().filter((kind) => /TCP|Timeout/.test(kind))))
+        // What a socket needs to be gone is turns of the event loop, and no time: a busy machine makes them longer, and not more.
+        const left = () => process.getActiveResourcesInfo().filter((kind) => /TCP|Timeout/.test(kind))
+        for (let turns = 0; turns < 20 && left().length > 0; turns += 1) await sleep(1)
+        console.log(JSON.stringify(left()))
       })
     `
       const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', program], {
@@ -56,26 +56,25 @@ describe('close', () => {
         stdio: ['pipe', 'pipe', 'ignore'],
       })
       onTestFinished(() => void child.kill('SIGKILL'))
+      const ended = new Promise((resolve) => child.once('close', resolve))
       let said = ''
       child.stdout.on('data', (chunk) => (said += chunk))
       await until(() => said.includes('ready 1'))
       if (what === 'kill') await one.kill()
       if (what === 'freeze') one.freeze()
       child.stdin.write('go\n')
-      const code = await new Promise((resolve) => child.once('close', resolve))
+      const code = await ended
       expect({ code, said }).toEqual({ code: 0, said: 'ready 1\n[]\n' })
     },
   )
 })
 
 describe('a process that is told to end', () => {
-  it.each(['frozen', 'killed'] as const)(
-    'delivers what it owes to a Redis that was %s, when that comes back meanwhile',
-    async (what) => {
-      const one = await server(['--appendonly', 'yes', '--appendfsync', 'always'])
-      onTestFinished(() => one.stop())
-      await one.start()
-      const program = `
+  /** Whether Redis was back within the 5 s for which it is waited; if it was, what was owed has to be there. */
+  async function isDelivered(what: 'frozen' | 'killed'): Promise<boolean> {
+    const one = await running(async () => ['--appendonly', 'yes', '--appendfsync', 'always'])
+    onTestFinished(() => one.stop())
+    const program = `
       import express from 'express'
       import { Redis } from 'ioredis'
       import { rampmeter, redisStore, slidingWindow } from './src/index.ts'
@@ -89,9 +88,10 @@ describe('a process that is told to end', () => {
       while (decision.degraded)
       process.once('SIGTERM', () => {
         server.close(async () => {
+          const began = performance.now()
           await limiter.close()
           given.disconnect()
-          console.log('closed')
+          console.log('closed ' + Math.round(performance.now() - began))
         })
       })
       process.stdin.once('data', async () => {
@@ -102,51 +102,59 @@ describe('a process that is told to end', () => {
       })
       console.log('ready')
     `
-      const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', program], {
-        cwd: root,
-        stdio: ['pipe', 'pipe', 'ignore'],
-      })
-      onTestFinished(() => void child.kill('SIGKILL'))
-      const ended = new Promise((resolve) => child.once('close', resolve))
-      let said = ''
-      child.stdout.on('data', (chunk) => (said += chunk))
-      await until(() => said.includes('ready'))
-      if (what === 'frozen') one.freeze()
-      else await one.kill()
-      child.stdin.write('go\n')
-      await until(() => said.includes('owes'))
-      child.kill('SIGTERM')
-      // It waits for Redis, and not only for what was sent.
-      await sleep(300)
-      expect(said).not.toContain('closed')
-      if (what === 'frozen') one.thaw()
-      else await one.start()
-      // It may have ended before the server was seen to answer.
-      expect(await ended).toBe(0)
-      expect(said).toContain('closed')
+    const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', program], {
+      cwd: root,
+      stdio: ['pipe', 'pipe', 'ignore'],
+    })
+    onTestFinished(() => void child.kill('SIGKILL'))
+    const ended = new Promise((resolve) => child.once('close', resolve))
+    let said = ''
+    child.stdout.on('data', (chunk) => (said += chunk))
+    await until(() => said.includes('ready'))
+    if (what === 'frozen') one.freeze()
+    else await one.kill()
+    child.stdin.write('go\n')
+    await until(() => said.includes('owes'))
+    child.kill('SIGTERM')
+    // It waits for Redis, and not only for what was sent.
+    await sleep(300)
+    expect(said).not.toContain('closed')
+    if (what === 'frozen') one.thaw()
+    else await one.start()
+    // It may have ended before the server was seen to answer.
+    expect(await ended).toBe(0)
+    const [, closedAfterMs] = /closed (\d+)/.exec(said)!
+    if (Number(closedAfterMs) >= 5000) return false
 
-      const redis = new Redis(one.port, { lazyConnect: true })
-      const limiter = rampmeter({
-        store: redisStore(redis),
-        policies: [slidingWindow({ quota: 100, window: '1h' })],
-        deadline: '5s',
-        processes: 1,
-      })
-      onTestFinished(async () => {
-        await limiter.close()
-        redis.disconnect()
-      })
-      const used = async (): Promise<number> => 100 - (await limiter.peek({ id: 'key:one' })).limits[0]!.remaining
-      // Tries before the one that counts may have been charged and taken back.
-      await until(async () => (await used()) === 7)
+    const redis = new Redis(one.port, { lazyConnect: true })
+    const limiter = rampmeter({
+      store: redisStore(redis),
+      policies: [slidingWindow({ quota: 100, window: '1h' })],
+      deadline: '5s',
+      processes: 1,
+    })
+    onTestFinished(async () => {
+      await limiter.close()
+      redis.disconnect()
+    })
+    const used = async (): Promise<number> => 100 - (await limiter.peek({ id: 'key:one' })).limits[0]!.remaining
+    // Tries before the one that counts may have been charged and taken back.
+    await until(async () => (await used()) === 7)
+    return true
+  }
+
+  it.each(['frozen', 'killed'] as const)(
+    'delivers what it owes to a Redis that was %s, when that comes back meanwhile',
+    async (what) => {
+      // On a machine so busy that it was not, nothing is shown either way.
+      for (let tries = 1; !(await isDelivered(what)); tries += 1) expect(tries).toBeLessThan(4)
     },
   )
 })
 
 it('ends as docs/operations.md writes it, also where Redis hangs', async () => {
-  const one = await server()
+  const one = await running(async () => [])
   onTestFinished(() => one.stop())
-  await one.start()
   const page = readFileSync(join(root, 'docs', 'operations.md'), 'utf8')
   const [, written = ''] = page.match(/```ts\n(import express(?:(?!```)[^])*SIGTERM[^]*?)```/) ?? []
   const program = written
@@ -160,20 +168,20 @@ it('ends as docs/operations.md writes it, also where Redis hangs', async () => {
     { cwd: root, stdio: ['ignore', 'pipe', 'ignore'] },
   )
   onTestFinished(() => void child.kill('SIGKILL'))
+  const ended = new Promise((resolve) => child.once('close', resolve))
   let said = ''
   child.stdout.on('data', (chunk) => (said += chunk))
   await until(() => said.includes('ready'))
   one.freeze()
   child.kill('SIGTERM')
   // A quit() would wait for as long as Redis hangs: without end.
-  expect(await new Promise((resolve) => child.once('close', (code) => resolve(code)))).toBe(0)
+  expect(await ended).toBe(0)
 })
 
 describe('a Redis that evicts', () => {
   async function warningsFor(settings: readonly string[]): Promise<string[]> {
-    const one = await server(settings)
+    const one = await running(async () => settings)
     onTestFinished(() => one.stop())
-    await one.start()
     const heard: string[] = []
     const listen = (warning: Error & { code?: string }): void => void heard.push(`${warning.code}: ${warning.message}`)
     process.on('warning', listen)
@@ -233,19 +241,19 @@ describe('TLS', () => {
       '--tls-ca-cert-file',
       of('ca'),
     ])
-    const decided = async (tls: object): Promise<boolean> => {
+    const decided = async (tls: object, within: '1s' | '30s'): Promise<boolean> => {
       const given = new Redis({ port, host: 'localhost', tls, lazyConnect: true })
-      const limiter = rampmeter({ store: redisStore(given), policies, deadline: '1s' })
+      const limiter = rampmeter({ store: redisStore(given), policies, deadline: within })
       onTestFinished(async () => {
         await limiter.close()
         given.disconnect()
       })
-      await limiter.ready({ within: '2s' }).catch(() => {})
+      await limiter.ready({ within }).catch(() => {})
       return !(await limiter.decide(who)).degraded
     }
-    expect(await decided({ ca: authority.cert })).toBe(true)
+    expect(await decided({ ca: authority.cert }, '30s')).toBe(true)
     // Nobody that it knows has signed this one.
-    expect(await decided({})).toBe(false)
+    expect(await decided({}, '1s')).toBe(false)
   })
 })
 

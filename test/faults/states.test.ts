@@ -4,7 +4,7 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { rmSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Redis } from 'ioredis'
+import { Cluster, Redis } from 'ioredis'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Decision } from '../../src/decision.ts'
 import { classAndCodeOf } from '../../src/errors.ts'
@@ -88,7 +88,8 @@ const states: {
   },
   {
     name: 'frozen',
-    cause: /deadline of 100 ms/,
+    // Its connection is made anew after 5 s.
+    cause: /deadline of 100 ms|not up|MaxRetriesPerRequestError/,
     deadline: short,
     begin: async (_admin, one) => one.freeze(),
     end: async (_admin, one) => one.thaw(),
@@ -163,38 +164,42 @@ const states: {
 ]
 
 describe('a Redis that is', () => {
-  it.each(states)('$name is done without, told, and used again', async ({ cause, deadline, options, begin, end }) => {
-    const { one, admin } = await started(options)
-    const limited = limiterOn(one.port, deadline, { processes: 100 })
-    const { limiter, decide, left } = limited
-    await isUsed(limited)
-    const heard = messages()
+  it.each(states)(
+    '$name is done without, told, and used again',
+    async ({ name, cause, deadline, options, begin, end }) => {
+      const { one, admin } = await started(options)
+      const limited = limiterOn(one.port, deadline, { processes: 100 })
+      const { limiter, decide, left } = limited
+      await isUsed(limited)
+      const heard = messages()
 
-    await begin(admin, one)
-    await until(async () => (await decide()).degraded)
-    await until(async () => {
-      await decide()
-      return limiter.health().store === 'down' && heard.at(-1)?.waitedMs === 0
-    })
-    heard.length = 0
-    const replies: Decision[] = []
-    for (let times = 0; times < 30; times += 1) replies.push(await decide())
-    // Not more than its share of ten, however often it is asked, and nobody waits any more.
-    expect(replies.every(({ degraded, limits }) => degraded && limits.length === 0)).toBe(true)
-    expect(replies.at(-1)).toMatchObject({ admitted: false, reason: 'store', retryEstimated: true })
-    expect(heard.filter(({ state }) => state === 'away').map(({ waitedMs }) => waitedMs)).toEqual(Array(30).fill(0))
-    expect(heard[0]!.cause).toMatch(cause)
-    for (const message of heard) expect(message.cause).not.toContain('RAMPMETER_')
+      await begin(admin, one)
+      await until(async () => (await decide()).degraded)
+      await until(async () => {
+        await decide()
+        return limiter.health().store === 'down' && heard.at(-1)?.waitedMs === 0
+      })
+      if (name === 'frozen') expect(heard[0]!.cause).toMatch(/deadline of 100 ms/)
+      heard.length = 0
+      const replies: Decision[] = []
+      for (let times = 0; times < 30; times += 1) replies.push(await decide())
+      // Not more than its share of ten, however often it is asked, and nobody waits any more.
+      expect(replies.every(({ degraded, limits }) => degraded && limits.length === 0)).toBe(true)
+      expect(replies.at(-1)).toMatchObject({ admitted: false, reason: 'store', retryEstimated: true })
+      expect(heard.filter(({ state }) => state === 'away').map(({ waitedMs }) => waitedMs)).toEqual(Array(30).fill(0))
+      expect(heard[0]!.cause).toMatch(cause)
+      for (const message of heard) expect(message.cause).not.toContain('RAMPMETER_')
 
-    await end(admin, one)
-    // Without a request: by the probe alone.
-    await until(() => limiter.health().store === 'up')
-    expect(heard.at(-1)).toMatchObject({ state: 'back', waitedMs: 0 })
-    expect(heard.at(-1)!.count).toBeGreaterThanOrEqual(30)
-    // Ten were admitted here, and are counted there. One that was late may have run.
-    await until(async () => ((await left()) ?? 1000) <= 990)
-    expect((await decide()).degraded).toBe(false)
-  })
+      await end(admin, one)
+      // Without a request: by the probe alone.
+      await until(() => limiter.health().store === 'up')
+      expect(heard.at(-1)).toMatchObject({ state: 'back', waitedMs: 0 })
+      expect(heard.at(-1)!.count).toBeGreaterThanOrEqual(30)
+      // Ten were admitted here, and are counted there. One that was late may have run.
+      await until(async () => ((await left()) ?? 1000) <= 990)
+      await until(async () => !(await decide()).degraded)
+    },
+  )
 
   it('loading its data is done without until it has', async () => {
     const { one, admin } = await started(['--loading-process-events-interval-bytes', '1024'])
@@ -228,7 +233,7 @@ describe('a way to Redis that', () => {
     // What was swallowed once stays dead: only another connection is answered.
     proxy.weather = 'clear'
     await until(() => limited.limiter.health().store === 'up')
-    expect((await limited.decide()).degraded).toBe(false)
+    await until(async () => !(await limited.decide()).degraded)
   })
 
   it('swallows the first word is not waited for', async () => {
@@ -314,10 +319,13 @@ describe('a breaker', () => {
     await admin.call('ACL', 'SETUSER', 'default', '-evalsha')
     while (limited.limiter.health().store !== 'down') await limited.decide()
     await admin.call('ACL', 'LOG', 'RESET')
+    const began = performance.now()
     for (let times = 0; times < 2000; times += 1) await limited.decide()
+    // A probe a second, once there were a few, is two or three calls.
+    const most = 50 + (3 * (performance.now() - began)) / 1000
     const log = (await admin.call('ACL', 'LOG')) as unknown[][]
     const turnedAway = log.reduce((sum, entry) => sum + Number(entry[entry.indexOf('count') + 1]), 0)
-    expect(turnedAway).toBeLessThan(50)
+    expect(turnedAway).toBeLessThan(most)
     await admin.call('ACL', 'SETUSER', 'default', '+evalsha')
   })
 })
@@ -394,6 +402,28 @@ describe('a message of an outage', () => {
     )
     expect(JSON.stringify(heard)).not.toContain('secret')
   })
+})
+
+it.each([
+  ['redis://:se@cret@127.0.0.1:1', '127.0.0.1:1'],
+  ['redis://app:secret%2F@127.0.0.1:1', '127.0.0.1:1'],
+  ['127.0.0.1:1', '127.0.0.1:1'],
+])('a message of a cluster that was given as %s says where it is, and no part of a password', async (node, address) => {
+  const heard = messages()
+  const given = new Cluster([node], { lazyConnect: true })
+  given.on('error', () => {})
+  const limiter = rampmeter({
+    store: redisStore(given),
+    policies: [slidingWindow({ name: 'hour', quota: 1000, window: '1h' })],
+    deadline: short,
+  })
+  onTestFinished(async () => {
+    await limiter.close()
+    given.disconnect()
+  })
+  expect((await limiter.decide({ client: { id: 'key:one' } })).degraded).toBe(true)
+  expect(heard[0]!.store).toMatchObject({ kind: 'redis-cluster', address })
+  expect(JSON.stringify(heard)).not.toMatch(/secret|cret@|se@/)
 })
 
 describe('the cause of an outage', () => {
@@ -544,9 +574,8 @@ describe('what is owed', () => {
   it('does not hold flush, reset and close up for ever', async () => {
     const { one } = await started()
     const { limiter, decide } = limiterOn(one.port, short)
-    await until(async () => !(await decide()).degraded)
-    const decision = await decide()
-    expect(decision.degraded).toBe(false)
+    let decision = await decide()
+    while (decision.degraded) decision = await decide()
     one.freeze()
     decision.settle(3)
     await limiter.flush()

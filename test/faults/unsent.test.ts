@@ -148,3 +148,44 @@ it('an outage that began within a minute of another is warned of when that is ov
   const addresses = (await warned()).map(({ message }) => /\(test (\w+)\)/.exec(message)?.[1])
   expect(addresses).toEqual(['one', 'two', 'one'])
 })
+
+it('how long an outage lasts is told rightly where the clock is set meanwhile', async () => {
+  vi.useFakeTimers({ now: 7_200_000, toFake: ['Date'] })
+  onTestFinished(() => void vi.useRealTimers())
+  const told: DegradedMessage[] = []
+  const listen = (message: unknown): void => void told.push(message as DegradedMessage)
+  subscribe('rampmeter:degraded', listen)
+  onTestFinished(() => void unsubscribe('rampmeter:degraded', listen))
+  let isWell = false
+  const outcomes = [outcome]
+  const limiter = rampmeter({
+    store: {
+      open: () => ({
+        ...silent(false),
+        decideFor: (_, caller) => {
+          if (isWell) caller.answered({ admitted: true, nowUs: 0, retryAfterUs: 0, outcomes })
+          else caller.failed(new Error('OOM'))
+        },
+      }),
+    },
+    policies: [slidingWindow({ name: 'hour', quota: 4, window: '1h' })],
+    processes: 1,
+  })
+  const decide = () => limiter.decide({ client: { id: 'key:one' } })
+  await decide()
+  vi.setSystemTime(3_600_000)
+  await decide()
+  vi.setSystemTime(10_800_000)
+  isWell = true
+  await decide()
+  expect(told.map(({ state, since }) => [state, since])).toEqual([
+    ['away', 7_200_000],
+    ['away', 7_200_000],
+    ['back', 7_200_000],
+  ])
+  for (const { forMs } of told) {
+    expect(forMs).toBeGreaterThanOrEqual(0)
+    expect(forMs).toBeLessThan(3_600_000)
+  }
+  await limiter.close()
+})

@@ -81,3 +81,28 @@ it('loses what clients do meanwhile, says so, and counts on when the store is ba
   await limiter.flush()
   expect(incidents.map(({ label }) => label)).toContain('enumeration')
 }, 30_000)
+
+it('keeps nobody waiting who asks or decides about clients, and says what it is, not what the client of Redis threw', async () => {
+  const { server, limiter, ask } = await scene()
+  await ask('guesser')
+  await limiter.flush()
+  const heard = degradedMessages()
+  server.freeze()
+  onTestFinished(() => server.thaw())
+  await ask('guesser', '/nowhere')
+  const asked = [
+    limiter.review.suspend('key:guesser', { by: 'kim', reason: 'fraud' }),
+    limiter.assign('key:guesser', { tier: 'premium', by: 'kim' }),
+    limiter.unassign('key:guesser', { by: 'kim' }),
+    limiter.review.list(),
+    limiter.review.audit('key:guesser'),
+    limiter.incidents.list(),
+    limiter.edge.export({ format: 'json' }),
+  ]
+  const outcomes = await Promise.allSettled([...asked, limiter.flush()])
+  expect(outcomes.pop()).toMatchObject({ status: 'fulfilled' })
+  for (const outcome of outcomes) {
+    expect(outcome).toMatchObject({ status: 'rejected', reason: { code: 'RAMPMETER_STORE_UNAVAILABLE' } })
+  }
+  expect(heard.some(({ state, code }) => state === 'unsettled' && code === 'RAMPMETER_STORE_UNAVAILABLE')).toBe(true)
+}, 30_000)

@@ -717,10 +717,15 @@ describe('a slot that moves', () => {
     const ofTwoKeys = [charge({ partition }), charge({ partition: elsewhere })]
     const started = performance.now()
     await expect(decide(store, ...ofTwoKeys)).rejects.toThrow(/^TRYAGAIN /)
-    expect(performance.now() - started).toBeLessThan(10_000)
+    expect(performance.now() - started).toBeLessThan(30_000)
     expect(await remaining(store, ofTwoKeys[1]!)).toEqual([5])
   })
 })
+
+/** Waits for turns of the event loop, however long each is. */
+async function turns(count: number): Promise<void> {
+  for (let turn = 0; turn < count; turn += 1) await new Promise((resolve) => setImmediate(resolve))
+}
 
 describe('connections', () => {
   /** How many connections each master has that carry a name. */
@@ -770,9 +775,12 @@ describe('connections', () => {
     const store = redisStore(given).open({ nameOf })
     const ready = store.ready().catch((error: unknown) => (error as RampmeterError).code)
     for (let times = 0; times < 5; times += 1) {
-      const started = performance.now()
-      await expect(decide(store, charge(), charge({ partition: 'ip:two' }))).rejects.toThrow(/./)
-      expect(performance.now() - started).toBeLessThan(2000)
+      const failed = decide(store, charge(), charge({ partition: 'ip:two' })).then(
+        () => 'decided',
+        () => 'failed',
+      )
+      // At once, and not when some timer ends.
+      expect(await Promise.race([failed, turns(20)])).toBe('failed')
       await sleep(30)
     }
     await store.close()
@@ -921,7 +929,7 @@ describe('a master that is gone', () => {
       const started = performance.now()
       const asked = Array.from({ length: 10 }, () => decide(store, ...charges))
       for (const one of await Promise.allSettled(asked)) expect(one.status).toBe('rejected')
-      expect(performance.now() - started).toBeLessThan(10_000)
+      expect(performance.now() - started).toBeLessThan(30_000)
       expect(await remaining(store, ...charges.slice(0, 2))).toEqual([999, 999])
     }
     expect(await decide(store, ...charges.slice(0, 2))).toMatchObject({
@@ -965,10 +973,8 @@ describe('a master that is frozen', () => {
     await partly.stop()
   })
 
-  const deadlineMs = 300
-
   /** A limiter for clients and tenants, and what is left of both where they can be asked. */
-  async function openLimiter() {
+  async function openLimiter(deadline: '1s' | '4s' = '1s') {
     const given = partly.connect()
     const prefix = `${randomUUID()}:`
     const policies = [
@@ -977,7 +983,7 @@ describe('a master that is frozen', () => {
     ]
     const limiter = rampmeter({
       store: redisStore(given, { prefix }),
-      deadline: `${deadlineMs}ms`,
+      deadline,
       onStoreError: 'closed',
       policies,
     })
@@ -1016,13 +1022,17 @@ describe('a master that is frozen', () => {
     const [alive, , frozen] = onEach as [(typeof onEach)[0], unknown, (typeof onEach)[0]]
     const thaw = partly.freeze(2)
     onTestFinished(thaw)
-    const ask3 = Array.from({ length: 3 }, () =>
+    const calls = async (): Promise<number> =>
+      Number(/^cmdstat_evalsha:calls=(\d+)/m.exec(await partly.masters[0]!.info('commandstats'))![1])
+    const before = await calls()
+    // Two, since after three nobody would be asked there.
+    const asked = Array.from({ length: 2 }, () =>
       limiter.decide({ client: { id: alive.client }, partitions: { tenant: frozen.tenant } }),
     )
-    await sleep(deadlineMs / 3)
-    expect(await left(alive.client)).toBe(2)
-    for (const decision of await Promise.all(ask3)) expect(decision).toMatchObject({ admitted: false, degraded: true })
-    await expect.poll(() => left(alive.client), { timeout: 1000 }).toBe(5)
+    for (const decision of await Promise.all(asked)) expect(decision).toMatchObject({ admitted: false, degraded: true })
+    // Both were charged there, and at least one call gave that back.
+    await expect.poll(calls).toBeGreaterThanOrEqual(before + 3)
+    await expect.poll(() => left(alive.client)).toBe(5)
 
     // The other way round: the client's own counter is on the one that is frozen, and charged when it goes on.
     const late = await limiter.decide({ client: { id: frozen.client }, partitions: { tenant: alive.tenant } })
@@ -1055,7 +1065,7 @@ describe('a master that is frozen', () => {
     onTestFinished(thaw)
     await strand()
     await owner.cluster('ADDSLOTS', slot)
-    await expect.poll(() => left(alive.client), { timeout: 3000 }).toBe(5)
+    await expect.poll(() => left(alive.client)).toBe(5)
 
     await strand()
     await limiter.close()
@@ -1065,7 +1075,7 @@ describe('a master that is frozen', () => {
   })
 
   it('is not waited for after a few misses, and whoever counts elsewhere is decided there all the while', async () => {
-    const { limiter, onEach } = await openLimiter()
+    const { limiter, onEach } = await openLimiter('4s')
     const [alive, , frozen] = onEach as [(typeof onEach)[0], unknown, (typeof onEach)[0]]
     const waits: number[] = []
     const listen = (message: unknown): void => void waits.push((message as DegradedMessage).waitedMs)
@@ -1089,9 +1099,7 @@ describe('a master that is frozen', () => {
     expect((await limiter.peek({ id: alive.client })).limits[0]!.remaining).toBe(5)
 
     thaw()
-    await expect
-      .poll(() => limiter.health(), { timeout: 10_000 })
-      .toEqual({ store: 'up', masters: { total: 3, away: 0 } })
+    await expect.poll(() => limiter.health()).toEqual({ store: 'up', masters: { total: 3, away: 0 } })
     expect((await there()).degraded).toBe(false)
   })
 
@@ -1125,7 +1133,7 @@ describe('a master that is frozen', () => {
     const given = partly.connect()
     const policies = [tokenBucket({ name: 'client', quota: 5, window: '1h' })]
     const store = redisStore(given, { prefix: `${randomUUID()}:` })
-    const limiter = rampmeter({ store, deadline: `${deadlineMs}ms`, processes: 1, policies })
+    const limiter = rampmeter({ store, deadline: '1s', processes: 1, policies })
     onTestFinished(async () => {
       await limiter.close()
       given.disconnect()
@@ -1135,18 +1143,18 @@ describe('a master that is frozen', () => {
     onTestFinished(() => thaws.forEach((thaw) => thaw()))
     // Nobody asks for anything: those who look find it out.
     await expect
-      .poll(() => limiter.health(), { timeout: 20_000, interval: 100 })
+      .poll(() => limiter.health(), { timeout: 60_000, interval: 100 })
       .toEqual({ store: 'degraded', masters: { total: 3, away: 1 } })
     // It has not been told a thing of the others by requests for longer than that counts.
     await sleep(1500)
     expect(limiter.health()).toEqual({ store: 'degraded', masters: { total: 3, away: 1 } })
     thaws.push(partly.freeze(0), partly.freeze(1))
     await expect
-      .poll(() => limiter.health(), { timeout: 20_000, interval: 100 })
+      .poll(() => limiter.health(), { timeout: 60_000, interval: 100 })
       .toEqual({ store: 'down', masters: { total: 3, away: 3 } })
     for (const thaw of thaws) thaw()
     await expect
-      .poll(() => limiter.health(), { timeout: 20_000, interval: 100 })
+      .poll(() => limiter.health(), { timeout: 60_000, interval: 100 })
       .toEqual({ store: 'up', masters: { total: 3, away: 0 } })
   })
 

@@ -130,7 +130,7 @@ describe('on Redis', () => {
     }
     expect(asked).toBeGreaterThan(0)
     // A second, and what a busy machine adds to it.
-    expect(performance.now() - started).toBeLessThan(10_000)
+    expect(performance.now() - started).toBeLessThan(30_000)
   })
 
   it('can be turned off', async () => {

@@ -31,7 +31,7 @@ function addressOf(node: number | string | Whereto): string {
     const { host = '127.0.0.1', port = 6379, path } = node
     return path ?? `${host}:${port}`
   }
-  // A URL may hold a password; of what is none a host and a port at most are told.
-  const [, address = '?'] = /^(?:[a-z]+:\/\/)?(?:[^@]*@)?([^/?#@]+)/i.exec(node) ?? []
-  return address
+  // It may hold a password, with any characters in it: of what is no URL nothing is told.
+  const url = /^[a-z]+:\/\//i.test(node) ? node : `redis://${node}`
+  return (URL.canParse(url) && new URL(url).host) || '?'
 }

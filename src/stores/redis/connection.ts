@@ -210,6 +210,8 @@ function duplicateServer(given: RedisClient): RedisClient {
     sentinelCommandTimeout: connectWithinMs,
     reconnectOnError,
     retryStrategy,
+    // As by default. Where the app's client gives up, ours does not: it would never be connected again.
+    sentinelRetryStrategy: (attempt: number): number => Math.min(attempt * 10, 1000),
   })
 }
 
