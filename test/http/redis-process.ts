@@ -25,7 +25,7 @@ export async function redisProcess(): Promise<RedisProcess> {
   let forget = (): void => {}
 
   async function kill(): Promise<void> {
-    if (child === undefined) return
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
     const ended = once(child, 'exit')
     child.kill('SIGKILL')
     child = undefined
@@ -42,7 +42,9 @@ export async function redisProcess(): Promise<RedisProcess> {
       const started = spawn(program, options, { stdio: 'ignore' })
       child = started
       forget = killWithProcess(() => started.kill('SIGKILL'), ['kill', '-9', String(started.pid)])
-      if ((await untilItAnswers(port)) === 'silent') throw new Error(`${program} did not answer on port ${port}`)
+      const runs = (): boolean => started.exitCode === null && started.signalCode === null
+      if ((await untilItAnswers(port, undefined, runs)) === 'silent')
+        throw new Error(`${program} did not answer on port ${port}`)
     },
     kill,
     freeze: () => void child?.kill('SIGSTOP'),
