@@ -87,6 +87,14 @@ describe('who is not refused is not told of:', () => {
   })
 })
 
+it('tells of no address where a request had none: a list that has one is not taken', async () => {
+  const limiter = opened(rampmeter({ store: memoryStore(), abuse: {} }))
+  await limiter.review.suspend('ip:none', { by: 'kim', reason: 'hides' })
+  expect(await limiter.edge.export({ format: 'cloudflare' })).toEqual([])
+  expect(await limiter.edge.export({ format: 'fastly' })).toEqual([])
+  expect(await limiter.edge.export({ format: 'json' })).toMatchObject([{ clientId: 'ip:none', addresses: [] }])
+})
+
 it('tells of how a client comes that another process suspended, without `abuse` too', async () => {
   const store = memoryStore()
   const identify = [apiKey({ lookup: (key) => ({ id: key }) })]
