@@ -191,6 +191,7 @@ export function rampmeter<Tier extends string = PresetTier, Pool extends string 
     onFailure: onUnsettled,
     // Strangers at an address that is denied may show a credential where there is one to show.
     isTurnedAway: (id) => isEnforced({ id }) && (verifiers.length === 0 || !id.startsWith('ip:')),
+    fieldsOf: (verifier) => verifiers.flatMap(({ name, shownIn = [] }) => (name === verifier ? shownIn : [])),
     ladderOfTier: (tier) => tiers[tier]?.ladder,
   })
   if (abuse.watches) pay?.hearDisputes((clientId) => abuse.report(clientId, 'dispute'))
