@@ -151,9 +151,9 @@ function tagOf(req: Request, client: Client, { abuse }: Decision, hash: (text: s
   return abuse?.signals.includes('environments') === true ? hash(`tag ${client.address ?? ''} ${software}`) : 1
 }
 
+/** All of it: behind what is cut off, whoever pads it could ask for anything. */
 function pathOf(req: Request): string {
-  const path = (req.originalUrl ?? req.url ?? '/').split('?', 1)[0]!
-  return path.slice(0, 1024)
+  return (req.originalUrl ?? req.url ?? '/').split('?', 1)[0]!
 }
 
 /** A path with what differs from one target to the next left out. */

@@ -12,6 +12,16 @@ async function guess(all: AbuseScene): Promise<string[]> {
   return all.incidents.map(({ label }) => label)
 }
 
+describe('the path', () => {
+  it('is a target however long it is', async () => {
+    const all = await abuseScene()
+    for (let id = 1000; id < 1040; id += 1) await all.ask(`/items/${'0'.repeat(2000)}${id * 7}`, 'guesser')
+    for (let id = 1000; id < 1040; id += 1) await all.ask(`/items/${id * 7}${'%20'.repeat(700)}`, 'other')
+    const found = all.incidents.map(({ client }) => client.id)
+    expect(found.filter((id) => id.startsWith('key:'))).toEqual(['key:guesser', 'key:other'])
+  })
+})
+
 describe('the target of a route', () => {
   it('tells enumeration by the query string, which the path does not', async () => {
     const without = await abuseScene({}, {}, (app) => app.get('/item', (_req, res) => void res.status(404).end()))
