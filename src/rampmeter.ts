@@ -184,10 +184,12 @@ export function rampmeter<Tier extends string = PresetTier, Pool extends string 
     isClientId,
     addressIdOf: (written) => addressIdOf(written, settings.ipv6Subnet),
   })
+  const salt = settings.keySecrets.length > 0 ? names.nameOf('@targets') : ''
   const abuse = new Abuse(settings.abuse, {
     standings,
     checkId,
     hash: fnv1a,
+    markOf: (target) => fnv1a(salt + target) % 2048,
     onFailure: onUnsettled,
     // Strangers at an address that is denied may show a credential where there is one to show.
     isTurnedAway: (id) => isEnforced({ id }) && (verifiers.length === 0 || !id.startsWith('ip:')),

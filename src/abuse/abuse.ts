@@ -58,6 +58,8 @@ export interface AbuseDeps {
   /** @throws {RampmeterError} where the store keeps none */
   readonly standings: () => Standings
   readonly hash: (text: string) => number
+  /** Which mark a target has: with a secret nobody can tell which of all the ways to write one have the same. */
+  readonly markOf: (target: string) => number
   readonly onFailure: (error: unknown) => void
   /** @throws {RampmeterError} `RAMPMETER_INVALID_CLIENT` */
   readonly checkId: CheckClientId
@@ -245,7 +247,7 @@ export class Abuse {
     const stranger = client.provedBy === null
     const event = eventOf(
       { ...watched, environment },
-      this.#deps.hash,
+      this.#deps,
       (endpoint) => this.#sequences.isUnusual(client.id, endpoint),
       (tag) => this.#challenges.isIgnored(client.id, tag, watched.nowUs, stranger),
     )
