@@ -231,7 +231,7 @@ export function rampmeter<Tier extends string = PresetTier, Pool extends string 
   const { assign, unassign, ...review } = createReview({
     standings,
     hash: fnv1a,
-    look: (clientId) => direct.look(clientId),
+    look: (clientId) => direct.look(clientId, abuse.tierOf(clientId)),
     checkId,
     tiers: Object.keys(tiers),
     scopes,

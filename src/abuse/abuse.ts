@@ -176,6 +176,11 @@ export class Abuse {
     return this.#suspects.marksOf(clientId)
   }
 
+  /** The tier in which this process saw a client last. */
+  tierOf(clientId: string): string | undefined {
+    return this.#suspects.suspect(clientId).tier ?? undefined
+  }
+
   /** What a decision is to ask of a client's standing. */
   query(ladder: Ladder | undefined, scope: string | undefined, enforce: boolean, answered: boolean): StandingQuery {
     const settings = this.#settings
