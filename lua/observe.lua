@@ -90,7 +90,7 @@ for index = 2, #ARGV do
     judge(conduct, read_score(known[1]), rules, half_life, ladder, now, touched)
   redis.call(
     'HSET', key,
-    'b', struct.pack('<I4I1I7I7I4', standing.score, standing.step, standing.at, standing.offence, standing.signals),
+    'b', pack_standing(standing),
     'v', pack_conduct(conduct)
   )
   local last = remembered_until(conduct, rules, half_life, now)

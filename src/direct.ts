@@ -48,8 +48,8 @@ export function createDirect({
 }: DirectOptions): {
   decide(request: DecideRequest): Promise<Decision>
   peek(who: Who): Promise<Decision>
-  /** What is known of a client. */
-  look(clientId: string): Promise<KnownStanding>
+  /** What is known of a client, by the ladder of the tier that it is in. */
+  look(clientId: string, tier?: string): Promise<KnownStanding>
 } {
   function rule(
     named: Client,
@@ -132,8 +132,8 @@ export function createDirect({
       return await rule(client, planFor, { client: who }, false, (decision) => decision)
     },
 
-    async look(clientId) {
-      const client = { ...namedClient({ id: clientId, tier: defaultTier }) }
+    async look(clientId, tier = defaultTier) {
+      const client = watch.assigned(namedClient({ id: clientId, tier }))
       const standing = watch.chargeFor(client, base.route, true)
       const ruling = await decider.decide([], undefined, { commit: false, standing })
       if (ruling.standing !== undefined) return ruling.standing

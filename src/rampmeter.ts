@@ -190,13 +190,16 @@ export function rampmeter<Tier extends string = PresetTier, Pool extends string 
     isClientId,
     addressIdOf: (written) => addressIdOf(written, settings.ipv6Subnet),
   })
+  const salt = settings.keySecrets.length > 0 ? names.nameOf('@targets') : ''
   const abuse = new Abuse(settings.abuse, {
     standings,
     checkId,
     hash: fnv1a,
+    markOf: (target) => fnv1a(salt + target) % 2048,
     onFailure: onUnsettled,
     // Strangers at an address that is denied may show a credential where there is one to show.
     isTurnedAway: (id) => isEnforced({ id }) && (verifiers.length === 0 || !id.startsWith('ip:')),
+    fieldsOf: (verifier) => verifiers.flatMap(({ name, shownIn = [] }) => (name === verifier ? shownIn : [])),
     ladderOfTier: (tier) => tiers[tier]?.ladder,
   })
   if (abuse.watches) pay?.hearDisputes((clientId) => abuse.report(clientId, 'dispute'))
@@ -234,7 +237,7 @@ export function rampmeter<Tier extends string = PresetTier, Pool extends string 
   const { assign, unassign, ...review } = createReview({
     standings,
     hash: fnv1a,
-    look: (clientId) => direct.look(clientId),
+    look: (clientId) => direct.look(clientId, abuse.tierOf(clientId)),
     checkId,
     tiers: Object.keys(tiers),
     scopes,

@@ -36,7 +36,13 @@ function scene(hasStandings = true) {
   let nowMs = 1000
   const standings = new MemoryStandings(() => nowMs * 1000, 100)
   const watch = new Watch({
-    abuse: new Abuse(undefined, { standings: () => standings, hash: () => 1, onFailure: () => {}, checkId: () => {} }),
+    abuse: new Abuse(undefined, {
+      standings: () => standings,
+      hash: () => 1,
+      markOf: () => 1,
+      onFailure: () => {},
+      checkId: () => {},
+    }),
     tiers: {},
     verifiers: [],
     stepUp: () => ({ status: 401, challenges: [] }),

@@ -11,7 +11,7 @@ local MOST_OF_KNOWN_PLACES, MOST_OF_ADDRESSES = 21, 12
 local MOST_TOLD, MOST_STRAYS, MOST_PLACES, MOST_MARKED, UNMARKED, MOST_PACES = 64, 4, 8, 1024, 3, 6
 local MOST_WAITING, MOST_MISSED = 32, 64
 local MOST_LEEWAY, CREDIT = 32 * ONE, 5 * ONE / 4
-local MOST_THRESHOLDS, MOST_WEIGHTS, MOST_SCORE, LABELS = 6, 5, 200000, 6
+local MOST_THRESHOLDS, MOST_WEIGHTS, MOST_SCORE, LABELS, MOST_LADDERS = 6, 5, 200000, 6, 8
 
 local function new_conduct(signals)
   local conduct = {
@@ -278,6 +278,23 @@ local function observe(c, key, event, rules, half_life, now, touched)
   if event.software ~= 0 then note_place(c, event, half_life, now, plus_up_to) end
 end
 
+local function steps_on(ladder, step, known, score, left)
+  if step == 0 and #known == 0 then return known end
+  local name, steps = name_of(ladder, 1), {}
+  for _, one in ipairs(known) do
+    if one[1] ~= name then steps[#steps + 1] = { one[1], one[2], math.min(one[3], left) } end
+  end
+  if step > 0 then steps[#steps + 1] = { name, step, score } end
+  if #steps > MOST_LADDERS then table.remove(steps, 1) end
+  return steps
+end
+
+local function pack_standing(standing)
+  local parts = { struct.pack('<I4I7I7I4', standing.score, standing.at, standing.offence, standing.signals) }
+  for _, one in ipairs(standing.steps) do parts[#parts + 1] = struct.pack('<I4I1I4', one[1], one[2], one[3]) end
+  return table.concat(parts)
+end
+
 -- Makes a standing of a conduct, and tells what is new: the standing, the step before, which labels began, which changed, and the counts.
 local function judge(c, standing, rules, half_life, ladder, now, touched)
   local values, score, slight, signals, offended, seen = {}, 0, 0, 0, false, {}
@@ -314,7 +331,9 @@ local function judge(c, standing, rules, half_life, ladder, now, touched)
     end
   end
   local offence = offended and now or (standing and standing.offence or 0)
-  return { score = score, step = step, at = now, offence = offence, signals = signals }, before, began, changed, values
+  local steps = steps_on(ladder, step, (standing and not is_over(standing, now)) and standing.steps or {}, score, left)
+  local made = { score = score, step = step, steps = steps, at = now, offence = offence, signals = signals }
+  return made, before, began, changed, values
 end
 
 local function remembered_until(c, rules, half_life, now)

@@ -23,9 +23,14 @@ local function decayed(value, from, now, half_life)
 end
 
 -- A ladder is from `first` on in a list: above and below, of four steps.
-local function step_on(ladder, first, before, score)
+local function step_down(ladder, first, before, score)
   local step = before
   while step > 0 and score < ladder[first + 2 * step - 1] do step = step - 1 end
+  return step
+end
+
+local function step_on(ladder, first, before, score)
+  local step = step_down(ladder, first, before, score)
   for higher = 4, step + 1, -1 do
     if score >= ladder[first + 2 * higher - 2] and higher > step then step = higher end
   end
@@ -34,13 +39,31 @@ end
 
 local function read_score(bytes)
   if not bytes then return nil end
-  local score, step, at, offence, signals = struct.unpack('<I4I1I7I7I4', bytes)
-  return { score = score, step = step, at = at, offence = offence, signals = signals }
+  local score, at, offence, signals, next_at = struct.unpack('<I4I7I7I4', bytes)
+  local steps = {}
+  while next_at + 8 <= #bytes do
+    local name, step, lowest
+    name, step, lowest, next_at = struct.unpack('<I4I1I4', bytes, next_at)
+    steps[#steps + 1] = { name, step, lowest }
+  end
+  return { score = score, steps = steps, at = at, offence = offence, signals = signals }
 end
+
+local function name_of(ladder, first)
+  local name = 0
+  for index = first, first + 7 do name = (name * 69069 + ladder[index]) % 2 ^ 32 end
+  return name
+end
+
+local function is_over(standing, now) return math.abs(now - standing.offence) > LONGEST_STEP end
 
 local function score_now(standing, ladder, first, half_life, now)
   if not standing or half_life == 0 then return 0, 0 end
   local score = decayed(standing.score, standing.at, now, half_life)
-  if math.abs(now - standing.offence) > LONGEST_STEP then return score, 0 end
-  return score, step_on(ladder, first, standing.step, score)
+  if is_over(standing, now) then return score, 0 end
+  local before, name = 0, #standing.steps > 0 and name_of(ladder, first)
+  for _, known in ipairs(standing.steps) do
+    if known[1] == name then before = step_down(ladder, first, known[2], known[3]) end
+  end
+  return score, step_on(ladder, first, before, score)
 end

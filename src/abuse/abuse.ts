@@ -58,11 +58,15 @@ export interface AbuseDeps {
   /** @throws {RampmeterError} where the store keeps none */
   readonly standings: () => Standings
   readonly hash: (text: string) => number
+  /** Which mark a target has: with a secret nobody can tell which of all the ways to write one have the same. */
+  readonly markOf: (target: string) => number
   readonly onFailure: (error: unknown) => void
   /** @throws {RampmeterError} `RAMPMETER_INVALID_CLIENT` */
   readonly checkId: CheckClientId
   /** Whether a client that is denied by its score is refused: not in shadow, nor where a credential would do. Default: all are. */
   readonly isTurnedAway?: (clientId: string) => boolean
+  /** The fields in which the verifier of that name, or those, are shown credentials. */
+  readonly fieldsOf?: (verifier: string) => readonly string[]
   /** The ladder of a tier that has one of its own. */
   readonly ladderOfTier?: (tier: string) => Ladder | undefined
 }
@@ -172,6 +176,11 @@ export class Abuse {
     return this.#suspects.marksOf(clientId)
   }
 
+  /** The tier in which this process saw a client last. */
+  tierOf(clientId: string): string | undefined {
+    return this.#suspects.suspect(clientId).tier ?? undefined
+  }
+
   /** What a decision is to ask of a client's standing. */
   query(ladder: Ladder | undefined, scope: string | undefined, enforce: boolean, answered: boolean): StandingQuery {
     const settings = this.#settings
@@ -243,7 +252,7 @@ export class Abuse {
     const stranger = client.provedBy === null
     const event = eventOf(
       { ...watched, environment },
-      this.#deps.hash,
+      this.#deps,
       (endpoint) => this.#sequences.isUnusual(client.id, endpoint),
       (tag) => this.#challenges.isIgnored(client.id, tag, watched.nowUs, stranger),
     )
@@ -408,7 +417,7 @@ export class Abuse {
       tier: client.tier,
       ...(client.address !== null && { address: client.address }),
       ...(ja4 !== undefined && { ja4 }),
-      ...credentialOf(req, client),
+      ...(client.provedBy !== null && credentialOf(req, this.#deps.fieldsOf?.(client.provedBy) ?? [])),
     })
   }
 
@@ -437,9 +446,13 @@ export class Abuse {
   }
 }
 
-/** The credential as it was sent, hashed: for an edge that can compare it so. */
-function credentialOf(req: Request, client: Client): { credential?: string } {
-  const sent = req.headers.authorization ?? req.headers['x-api-key']
-  if (client.provedBy === null || typeof sent !== 'string') return {}
-  return { credential: createHash('sha256').update(sent).digest('hex') }
+/**
+ * The credential as it was sent, hashed: for an edge that can compare it so. Nothing where it may have been another field's: what is no
+ * credential of this client's, others may send as well.
+ */
+function credentialOf(req: Request, fields: readonly string[]): { credential?: string } {
+  const sent = new Set(fields.map((name) => req.headers[name]).filter((value) => value !== undefined))
+  const [value] = sent
+  if (sent.size !== 1 || typeof value !== 'string') return {}
+  return { credential: createHash('sha256').update(value).digest('hex') }
 }

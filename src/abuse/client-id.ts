@@ -16,7 +16,7 @@ const scheme = /^[a-z][a-z0-9+.-]*:./s
 const controlCharacter = /\p{Cc}/u
 
 /** All requests whose address could not be had. */
-const noAddress = 'ip:none'
+export const noAddress = 'ip:none'
 
 /** Makes the check. It throws {@link RampmeterError} `RAMPMETER_INVALID_CLIENT`. */
 export function createClientIdCheck({ isClientId, addressIdOf }: ClientIdOptions): CheckClientId {

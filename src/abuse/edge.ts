@@ -1,5 +1,6 @@
 import { RampmeterError } from '../errors.ts'
 import type { CaseKind, Standings } from '../standing.ts'
+import { noAddress } from './client-id.ts'
 
 /**
  * An entry of a list of addresses as Cloudflare's API takes it. Such lists hold no single IPv6 addresses, only ranges of /64 or wider;
@@ -93,7 +94,7 @@ export function createEdge(standings: () => Standings, hash: (text: string) => n
     return found.map((entry) => ({
       ...entry,
       addresses: entry.addresses
-        .filter((name) => !used.has(goodName('address', name)))
+        .filter((name) => name !== noAddress && !used.has(goodName('address', name)))
         .map((name) => name.replace(/^ip:/, '')),
       ja4s: entry.ja4s.filter((name) => !used.has(goodName('ja4', name))),
     }))

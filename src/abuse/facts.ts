@@ -25,6 +25,13 @@ export interface Watched {
   readonly environment: KnownEnvironment
 }
 
+/** What stores know things by. */
+export interface Hashes {
+  readonly hash: (text: string) => number
+  /** From 0 to 2047. */
+  readonly markOf: (target: string) => number
+}
+
 const one = 1_000_000
 
 /** What an answered request tells of its client. */
@@ -43,7 +50,7 @@ export function eventOf(
     challenged,
     environment,
   }: Watched,
-  hash: (text: string) => number,
+  { hash, markOf }: Hashes,
   isUnusual: (endpoint: number) => boolean,
   isIgnored: (tag: number) => boolean,
 ): ConductEvent {
@@ -76,7 +83,7 @@ export function eventOf(
     outcome: told ? 2 : refused ? 3 : isFree ? 4 : 1,
     toldUs: told ? Math.floor(nowUs + decision.retryAfterMs * 1000) : 0,
     tag,
-    target: target === undefined ? -1 : hash(target) % 2048,
+    target: target === undefined ? -1 : markOf(target),
     sequence: target === undefined ? -1 : sequenceOf(target),
     endpoint,
     ...whereFrom(req, client, environment, hash),
@@ -151,9 +158,9 @@ function tagOf(req: Request, client: Client, { abuse }: Decision, hash: (text: s
   return abuse?.signals.includes('environments') === true ? hash(`tag ${client.address ?? ''} ${software}`) : 1
 }
 
+/** All of it: behind what is cut off, whoever pads it could ask for anything. */
 function pathOf(req: Request): string {
-  const path = (req.originalUrl ?? req.url ?? '/').split('?', 1)[0]!
-  return path.slice(0, 1024)
+  return (req.originalUrl ?? req.url ?? '/').split('?', 1)[0]!
 }
 
 /** A path with what differs from one target to the next left out. */

@@ -96,6 +96,7 @@ export function apiKey(options: ApiKeyOptions): Verifier {
 
   return {
     name: 'api-key',
+    shownIn: header,
     mayProveKey: false,
     asks: askingFor(header),
     verify(req, attempts) {

@@ -43,6 +43,7 @@ export function bearer(options: TokenOptions): Verifier {
 
   return {
     name: 'bearer',
+    shownIn: 'authorization',
     mayProveKey: false,
     challengeFor: (scopes, error) =>
       challenge('Bearer', { error, scope: scopes.join(' '), resource_metadata: settings.resourceMetadata }),

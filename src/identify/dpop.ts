@@ -68,6 +68,7 @@ export function dpop(options: DpopOptions): Verifier {
 
     return {
       name: 'dpop',
+      shownIn: 'authorization',
       stepUp: { challenge: challenge('DPoP', { algs, resource_metadata: resourceMetadata }) },
       challengeFor: (scopes, error) =>
         challenge('DPoP', { error, scope: scopes.join(' '), algs, resource_metadata: resourceMetadata }),

@@ -296,6 +296,7 @@ export function introspect(options: IntrospectOptions): Verifier {
 
     return {
       name: 'introspect',
+      shownIn: 'authorization',
       ...(proofs !== undefined && {
         stepUp: { challenge: challenge('DPoP', { algs, resource_metadata: resourceMetadata }) },
       }),

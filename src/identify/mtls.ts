@@ -59,6 +59,7 @@ export function mtls(options: MtlsOptions): Verifier {
 
   return {
     name: 'mtls',
+    shownIn: 'authorization',
     stepUp: {
       challenge: tokens.refuse('Bearer', "a token that is bound to the client's certificate is needed").challenge,
     },

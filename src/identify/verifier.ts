@@ -133,6 +133,8 @@ export interface Verifier {
   readonly mayChange?: boolean
   /** The fields it may give a response, so that scripts of other origins can be let read them. */
   readonly fieldNames?: readonly string[]
+  /** The field, in lower case, that is the whole of its credential: what the edge may be told the hash of. Default: there is none such. */
+  readonly shownIn?: string
   /** False where it never proves a key: with such verifiers alone, `requirePoP` is a mistake. Default true. */
   readonly mayProveKey?: boolean
   /**

@@ -6,7 +6,11 @@ import type { Algorithm } from './algorithm.ts'
 export interface Standing {
   /** In thousandths of a point, at `at`. */
   score: number
-  step: number
+  /**
+   * Of each ladder that it was put on lately, the step and the lowest score since, where that is a step at all: a strict ladder of one
+   * route does not say where it is on another's.
+   */
+  steps: readonly (readonly [ladder: number, step: number, lowest: number])[]
   at: number
   /** When it last did what adds to it, in µs. */
   offence: number
@@ -62,12 +66,27 @@ export function decayed(value: number, from: number, now: number, halfLife: numb
 
 /** Where a score stands on a ladder, by where it stood before. */
 export function stepOn(ladder: readonly number[], before: number, score: number): number {
-  let step = before
-  while (step > 0 && score < ladder[2 * step - 1]!) step -= 1
+  let step = stepDown(ladder, before, score)
   for (let higher = 4; higher > step; higher -= 1) {
     if (score >= ladder[2 * higher - 2]!) step = higher
   }
   return step
+}
+
+function stepDown(ladder: readonly number[], before: number, score: number): number {
+  let step = before
+  while (step > 0 && score < ladder[2 * step - 1]!) step -= 1
+  return step
+}
+
+/** What a ladder is known by. */
+function nameOf(ladder: readonly number[]): number {
+  return ladder.reduce((name, score) => (name * 69069 + score) % 2 ** 32, 0)
+}
+
+/** Whether its steps are over, whatever the score. */
+function isOver({ offence }: Standing, now: number): boolean {
+  return Math.abs(now - offence) > longestStepUs
 }
 
 /** A standing as it is now. */
@@ -79,8 +98,10 @@ function standingNow(
 ): { score: number; step: number } {
   if (standing === undefined || halfLife === 0) return { score: 0, step: 0 }
   const score = decayed(standing.score, standing.at, now, halfLife)
-  if (Math.abs(now - standing.offence) > longestStepUs) return { score, step: 0 }
-  return { score, step: stepOn(ladder, standing.step, score) }
+  if (isOver(standing, now)) return { score, step: 0 }
+  const name = standing.steps.length === 0 ? 0 : nameOf(ladder)
+  const [, before, lowest] = standing.steps.find(([one]) => one === name) ?? [name, 0, 0]
+  return { score, step: stepOn(ladder, stepDown(ladder, before, lowest), score) }
 }
 
 const THROTTLE = 1
@@ -279,6 +300,8 @@ const mostMissed = 64
 const mostThresholds = 6
 const mostWeights = 5
 const mostScore = 200_000
+/** The steps of so many ladders are remembered of a client. */
+const mostLadders = 8
 
 /** Takes what a request tells into a client's conduct: the twin of lua/lib/conduct.lua. */
 export function observe(
@@ -524,7 +547,13 @@ export function judge(
     }
   }
   return {
-    standing: { score, step, at: now, offence: offended ? now : (standing?.offence ?? 0), signals },
+    standing: {
+      score,
+      steps: stepsOn(ladder, step, standing === undefined || isOver(standing, now) ? [] : standing.steps, score, left),
+      at: now,
+      offence: offended ? now : (standing?.offence ?? 0),
+      signals,
+    },
     observed: {
       score,
       before,
@@ -537,6 +566,22 @@ export function judge(
       labels: changed === 0 ? [] : conduct.labels.flatMap(([first, last]) => [first, last]),
     },
   }
+}
+
+/** The steps on all ladders, the one that it was put on last at the end. */
+function stepsOn(
+  ladder: readonly number[],
+  step: number,
+  known: Standing['steps'],
+  score: number,
+  left: number,
+): Standing['steps'] {
+  if (step === 0 && known.length === 0) return known
+  const name = nameOf(ladder)
+  const others = known
+    .filter(([one]) => one !== name)
+    .map(([one, before, lowest]) => [one, before, Math.min(lowest, left)] as const)
+  return (step === 0 ? others : [...others, [name, step, score] as const]).slice(-mostLadders)
 }
 
 /** Until when it is worth remembering, in µs: until each count has fallen below one, and a while for what was told and touched. */

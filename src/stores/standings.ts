@@ -36,6 +36,8 @@ export class MemoryStandings implements Standings {
   readonly #max: number
   /** The one noted longest ago first. */
   readonly #entries = new Map<string, Entry>()
+  /** Those of whom people decided something: they stand in nobody's way. */
+  readonly #decided = new Map<string, Entry>()
   readonly #trails = new Map<string, string[]>()
   #incidents: { readonly atMs: number; readonly text: string }[] = []
   readonly #cases = new Map<CaseKind, Map<string, { readonly text: string; readonly until: number }>>()
@@ -51,7 +53,7 @@ export class MemoryStandings implements Standings {
   }
 
   open(partition: string): StandingState {
-    const entry = this.#entries.get(partition)
+    const entry = this.#known(partition)
     if (entry === undefined || entry.until <= this.#now()) return { rulings: undefined, standing: undefined }
     return { rulings: entry.rulings, standing: entry.standing }
   }
@@ -88,7 +90,7 @@ export class MemoryStandings implements Standings {
       this.#trails.set(partition, trail)
     }
     if (!changes) {
-      const found = this.#entries.get(partition)
+      const found = this.#known(partition)
       return Object.fromEntries(found === undefined || found.until <= now ? [] : found.fields)
     }
     const entry = this.#entryOf(partition, now)
@@ -103,9 +105,10 @@ export class MemoryStandings implements Standings {
     }
     if (entry.fields.size === 0 && entry.standing === undefined && entry.conduct === undefined) {
       // As a hash in Redis is gone with its last field: what comes of the client later is not remembered for longer.
-      this.#entries.delete(partition)
+      this.#forget(partition)
       return {}
     }
+    this.#keep(partition, entry)
     entry.rulings = rulingsOf(entry.fields)
     const until = meansSomethingUntil(entry.rulings, now)
     entry.until = until === Infinity || entry.until === Infinity ? until : Math.max(entry.until, until)
@@ -167,6 +170,7 @@ export class MemoryStandings implements Standings {
 
   clear(): void {
     this.#entries.clear()
+    this.#decided.clear()
     this.#trails.clear()
     this.#incidents = []
     this.#cases.clear()
@@ -196,22 +200,36 @@ export class MemoryStandings implements Standings {
   }
 
   #entryOf(partition: string, now: number): Entry {
-    const found = this.#entries.get(partition)
-    this.#entries.delete(partition)
+    const found = this.#known(partition)
     // What Redis would have let expire by now.
     const entry = found !== undefined && found.until > now ? found : newEntry()
-    this.#entries.set(partition, entry)
+    this.#keep(partition, entry)
     this.#makeRoom(now)
     return entry
+  }
+
+  #known(partition: string): Entry | undefined {
+    return this.#entries.get(partition) ?? this.#decided.get(partition)
+  }
+
+  #keep(partition: string, entry: Entry): void {
+    this.#forget(partition)
+    const entries = entry.fields.size > 0 ? this.#decided : this.#entries
+    entries.set(partition, entry)
+  }
+
+  #forget(partition: string): void {
+    this.#entries.delete(partition)
+    this.#decided.delete(partition)
   }
 
   /** Drops a few that are over, and one more where it is too full. */
   #makeRoom(now: number): void {
     let looked = 0
-    for (const [partition, { until, fields }] of this.#entries) {
+    for (const [partition, { until }] of this.#entries) {
       looked += 1
       const isOver = until <= now && looked < this.#entries.size
-      if (fields.size === 0 && (isOver || this.#entries.size > this.#max)) this.#entries.delete(partition)
+      if (isOver || this.#entries.size > this.#max) this.#entries.delete(partition)
       else if (looked > 4) return
     }
   }

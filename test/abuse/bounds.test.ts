@@ -120,6 +120,31 @@ describe('very many clients that come once', () => {
     expect((await limiter.review.get('key:suspended')).step).toBe('suspend')
   })
 
+  it('do so however many people decided about before', async () => {
+    const limiter = rampmeter({ store: memoryStore({ maxKeys: 500 }), abuse: {} })
+    onTestFinished(() => limiter.close())
+    for (let client = 0; client < 600; client += 1) {
+      await limiter.assign(`key:customer-${client}`, { tier: 'premium', by: 'kim' })
+    }
+    const dispute = async (id: string): Promise<void> => {
+      await limiter.abuse.report(id, 'dispute')
+      await limiter.abuse.report(id, 'dispute')
+    }
+    const scoreOf = async (id: string): Promise<number> => (await limiter.review.get(id)).score!
+    await dispute('key:first')
+    await dispute('key:customer-1')
+    for (let client = 0; client < 400; client += 1) await limiter.abuse.report(`key:${client}`, 'failed-charge')
+    expect(await scoreOf('key:first')).toBeGreaterThan(0)
+    for (let client = 400; client < 2000; client += 1) await limiter.abuse.report(`key:${client}`, 'failed-charge')
+    expect(await scoreOf('key:first')).toBe(0)
+    expect(await scoreOf('key:customer-1')).toBeGreaterThan(0)
+    expect((await limiter.review.get('key:customer-599')).assignment?.tier).toBe('premium')
+    // What is taken back makes it one of the others.
+    await limiter.unassign('key:customer-1', { by: 'kim' })
+    for (let client = 0; client < 600; client += 1) await limiter.abuse.report(`key:${client}`, 'failed-charge')
+    expect(await scoreOf('key:customer-1')).toBe(0)
+  })
+
   describe('on Redis', () => {
     let server: TestRedis
     beforeAll(async () => {

@@ -1,8 +1,9 @@
 // What the edge is told: who is really refused, and nothing that others use well.
 
+import { createHash } from 'node:crypto'
 import express from 'express'
 import { describe, expect, it } from 'vitest'
-import { apiKey, rampmeter, type EdgeEntry } from '../../src/index.ts'
+import { apiKey, rampmeter, session, type EdgeEntry } from '../../src/index.ts'
 import type { LimiterOptions } from '../../src/options.ts'
 import { memoryStore } from '../../src/stores/memory.ts'
 import { opened, serve } from './serve.ts'
@@ -85,6 +86,53 @@ describe('who is not refused is not told of:', () => {
     await guess(all, 90, undefined, '203.0.113.9')
     expect(await all.limiter.edge.export({ format: 'json' })).toEqual([])
   })
+})
+
+describe('the hash of a credential', () => {
+  const hashOf = (text: string) => createHash('sha256').update(text).digest('hex')
+  const lookup = (key: string) => ({ id: key, type: 'agent' as const })
+
+  async function credentialsOf(
+    identify: NonNullable<LimiterOptions['identify']>,
+    clientId: string,
+    sent: Record<string, string>,
+  ) {
+    const limiter = opened(rampmeter({ store: memoryStore(), identify }))
+    const served = await serve(express().use(limiter))
+    await limiter.review.suspend(clientId, { by: 'kim', reason: 'fraud' })
+    expect((await served.ask('/', { headers: sent })).status).toBe(403)
+    return (await entryOf({ limiter }, clientId))!.credentials
+  }
+
+  it('is that of the field that its verifier reads', async () => {
+    const own = apiKey({ header: 'x-acme-key', lookup })
+    const others = { authorization: 'Basic gateway', 'x-api-key': 'of-the-app' }
+    expect(await credentialsOf([own], 'key:one', { 'x-acme-key': 'one', ...others })).toEqual([hashOf('one')])
+    const bearer = apiKey({ header: 'authorization', lookup })
+    expect(
+      await credentialsOf([bearer], 'key:one', { 'x-api-key': 'of-the-app', authorization: 'Bearer one' }),
+    ).toEqual([hashOf('Bearer one')])
+    const usual = apiKey({ lookup })
+    expect(await credentialsOf([usual], 'key:one', { 'x-api-key': 'one', authorization: 'Basic gateway' })).toEqual([
+      hashOf('one'),
+    ])
+  })
+
+  it('is not told where it may be that of what others send too', async () => {
+    const inCookie = session((req) => ({ id: req.headers['cookie'] ?? '' }))
+    const sent = { cookie: 'kim', 'x-api-key': 'of-the-app', authorization: 'Basic gateway' }
+    expect(await credentialsOf([inCookie], 'session:kim', sent)).toEqual([])
+    const two = [apiKey({ header: 'x-old-key', lookup }), apiKey({ lookup })]
+    expect(await credentialsOf(two, 'key:one', { 'x-old-key': 'one', 'x-api-key': 'of-the-app' })).toEqual([])
+  })
+})
+
+it('tells of no address where a request had none: a list that has one is not taken', async () => {
+  const limiter = opened(rampmeter({ store: memoryStore(), abuse: {} }))
+  await limiter.review.suspend('ip:none', { by: 'kim', reason: 'hides' })
+  expect(await limiter.edge.export({ format: 'cloudflare' })).toEqual([])
+  expect(await limiter.edge.export({ format: 'fastly' })).toEqual([])
+  expect(await limiter.edge.export({ format: 'json' })).toMatchObject([{ clientId: 'ip:none', addresses: [] }])
 })
 
 it('tells of how a client comes that another process suspended, without `abuse` too', async () => {

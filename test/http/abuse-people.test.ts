@@ -1,7 +1,15 @@
 // What people decide, and what those are told whom it concerns.
 
 import { describe, expect, it } from 'vitest'
-import { apiKey, presetLadder, presetSignals, session, tokenBucket, type Limiter } from '../../src/index.ts'
+import {
+  apiKey,
+  presetLadder,
+  presetSignals,
+  presetTiers,
+  session,
+  tokenBucket,
+  type Limiter,
+} from '../../src/index.ts'
 import { guess, watched } from './watched.ts'
 
 const kim = { by: 'kim', reason: 'fraud' }
@@ -137,6 +145,18 @@ it('an assignment can be undone', async () => {
   expect((await all.ask('/', 'acme')).headers['x-ratelimit-tier']).toBe('agent')
   expect((await all.limiter.review.get('key:acme')).assignment).toBeNull()
   expect((await all.limiter.review.audit('key:acme')).map(({ action }) => action)).toEqual(['assign', 'unassign'])
+})
+
+it('the step that people see is by the ladder of the tier', async () => {
+  const tiers = presetTiers()
+  const ladder = [{ step: 'deny', above: 30, below: 20 }] as const
+  const all = await watched({}, { tiers: { ...tiers, premium: { ...tiers.premium, ladder } } })
+  await all.limiter.assign('key:assigned', { tier: 'premium', by: 'kim' })
+  await guess(all, 34, 'assigned', '203.0.113.9')
+  expect((await all.ask('/', 'assigned')).status).toBe(403)
+  expect((await all.limiter.review.get('key:assigned')).step).toBe('deny')
+  await guess(all, 34, 'common', '203.0.113.8')
+  expect((await all.limiter.review.get('key:common')).step).toBe('throttle')
 })
 
 it('a process that keeps no scores does not say that they are 0', async () => {

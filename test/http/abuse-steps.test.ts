@@ -51,6 +51,19 @@ describe('a step in shadow', () => {
   })
 })
 
+it('a step on the strict ladder of one route is taken there alone', async () => {
+  const ladder = [{ step: 'deny', above: 20, below: 10 }] as const
+  const all = await abuseScene({}, { routes: { '/strict': { ladder } } })
+  await enumerate(all, 31, 'guesser')
+  expect((await all.ask('/', 'guesser')).json.abuse).toMatchObject({ step: 'throttle' })
+  expect((await all.ask('/strict', 'guesser')).status).toBe(403)
+  expect((await all.ask('/', 'guesser')).json.abuse).toMatchObject({ step: 'throttle' })
+  // And asking there gets nobody let in on the strict one before it is told.
+  await all.ask('/', 'guesser')
+  all.clock.advance(8 * 60_000)
+  expect((await all.ask('/strict', 'guesser')).status).toBe(403)
+})
+
 describe('the time that is told', () => {
   it.each(['deny', 'suspend'] as const)('to who is at %s is when it is let in', async (step) => {
     const signals = presetSignals({ 'missing-targets': { weight: step === 'deny' ? 60 : 100 } })

@@ -2,6 +2,7 @@
 
 import { describe, expect, it } from 'vitest'
 import type { RouteTarget } from '../../src/index.ts'
+import { fnv1a } from '../../src/policies/build.ts'
 import { abuseScene, type AbuseScene } from './abuse-scene.ts'
 import { warningsOf } from './warnings.ts'
 
@@ -11,6 +12,34 @@ async function guess(all: AbuseScene): Promise<string[]> {
   for (let id = 0; id < 40; id += 1) await all.ask(`/item?id=${id * 7}`, 'guesser')
   return all.incidents.map(({ label }) => label)
 }
+
+describe('the path', () => {
+  it('is a target however long it is', async () => {
+    const all = await abuseScene()
+    for (let id = 1000; id < 1040; id += 1) await all.ask(`/items/${'0'.repeat(2000)}${id * 7}`, 'guesser')
+    for (let id = 1000; id < 1040; id += 1) await all.ask(`/items/${id * 7}${'%20'.repeat(700)}`, 'other')
+    const found = all.incidents.map(({ client }) => client.id)
+    expect(found.filter((id) => id.startsWith('key:'))).toEqual(['key:guesser', 'key:other'])
+  })
+})
+
+/** The path of an item, with such blanks behind it that its mark is that of all others, as far as who writes it knows. */
+function disguised(id: number): string {
+  const blanks = ['%20', '%09', '%0a', '%0d']
+  for (let form = 0; form < 100_000; form += 1) {
+    const path = `/items/${id}${form.toString(4).replace(/\d/g, (digit) => blanks[Number(digit)]!)}`
+    if (fnv1a(path) % 2048 === 7) return path
+  }
+  throw new Error(`${id} cannot be written so`)
+}
+
+it('which targets share a mark is not to be guessed where there is a secret', async () => {
+  const all = await abuseScene({}, { keySecret: 'a-secret-of-this-test' })
+  for (let id = 1000; id < 1040; id += 1) {
+    expect((await all.ask(disguised(id * 7), 'guesser')).json.abuse).toBeDefined()
+  }
+  expect(all.incidents.map(({ client }) => client.id)).toContain('key:guesser')
+})
 
 describe('the target of a route', () => {
   it('tells enumeration by the query string, which the path does not', async () => {

@@ -10,6 +10,7 @@ import {
   type ConductEvent,
   type ConductRules,
   type Observation,
+  type SignalName,
   type StandingQuery,
 } from '../../src/standing.ts'
 import type { Charge, OpenStore } from '../../src/stores/store.ts'
@@ -17,6 +18,10 @@ import { hourUs, memoryStage, minuteUs, redisStage, secondUs, type TimedStore } 
 
 const { rules } = abuseOption.parse({})
 const { ladder, share, idle } = numbersOf(presetLadder())
+/** Of a route: it denies early, and late. */
+const strict = numbersOf([{ step: 'deny', above: 20, below: 10 }]).ladder
+const mild = numbersOf([{ step: 'deny', above: 150, below: 50 }]).ladder
+const ladders = [ladder, strict, mild, ladder]
 /** As in histories.ts. */
 const depth = Math.max(1, Number(process.env['RAMPMETER_RUNS'] || 1))
 /** Rules by which every count shows in the score. */
@@ -141,7 +146,7 @@ async function act(place: TimedStore, { does, partition, events }: Act, by: Cond
   const now = place.timeUs()
   const observation: Observation = {
     partition,
-    ladder,
+    ladder: ladders[events.length % 4]!,
     events: events.map(({ toldInUs, ...event }) => ({ ...event, atUs: now, toldUs: now + toldInUs })),
   }
   switch (does) {
@@ -151,7 +156,14 @@ async function act(place: TimedStore, { does, partition, events }: Act, by: Cond
       // The second has no id, so that each finds its own keys.
       return await standings!.observe([{ ...observation, once: `id-${events.length % 3}` }, observation], by)
     case 'decide':
-      return await store.decide(decisionOf(partition, { ...query, scope: events.length % 2, idle: events.length % 16 }))
+      return await store.decide(
+        decisionOf(partition, {
+          ...query,
+          ladder: ladders[(events.length + 1) % 4]!,
+          scope: events.length % 2,
+          idle: events.length % 16,
+        }),
+      )
     case 'suspend':
       return await standings!.rule(partition, { set: { s: String(now + minuteUs), ds: '{}' }, take: [], audit: 'a' })
     case 'lift':
@@ -193,6 +205,42 @@ describe('standings', () => {
     },
     60_000 * depth,
   )
+})
+
+it('a step on the ladder of one route is none on another, and is not lost there, in both stores', async () => {
+  async function playTo(place: TimedStore): Promise<unknown> {
+    const { standings } = place.store
+    const offend = async (
+      by: readonly number[],
+      count: number,
+      signal: SignalName = 'missing-targets',
+    ): Promise<number> => {
+      const adds = [signalNames.indexOf(signal), count * 1_000_000]
+      const events = [{ ...nothing, outcome: 1 as const, adds }]
+      const [observed] = await standings!.observe([{ partition: 'key:one', ladder: by, events }], rules)
+      return observed!.step
+    }
+    const stepBy = async (by: readonly number[]): Promise<number> => {
+      const { outcomes } = await place.store.decide(decisionOf('key:one', { ...query, ladder: by }))
+      return outcomes.at(-1)!.remaining % 8
+    }
+    const all = async (): Promise<number[]> => [await stepBy(ladder), await stepBy(strict), await stepBy(mild)]
+    const told: unknown[] = []
+    // 45 points, seen by the strict ladder first, and then by the common one.
+    told.push(await offend(strict, 45), await all())
+    told.push(await offend(ladder, 0), await all())
+    // 75, and decayed to 53: still denied, as it was, whatever a mild ladder says meanwhile.
+    told.push(await offend(ladder, 30), await all())
+    place.setTimeUs(place.timeUs() + 5 * minuteUs)
+    told.push(await offend(mild, 0), await all())
+    // Below 10 and back at 15: it was let in meanwhile.
+    place.setTimeUs(place.timeUs() + 45 * minuteUs)
+    told.push(await offend(ladder, 150, 'client-errors'), await all())
+    return told
+  }
+  const [memory, redis] = await Promise.all([inMemory.fresh(), onRedis.fresh()].map(playTo))
+  expect(redis).toEqual(memory)
+  expect(memory).toEqual([3, [2, 3, 0], 2, [2, 3, 0], 3, [3, 3, 0], 0, [3, 3, 0], 0, [0, 0, 0]])
 })
 
 it('who was lifted is remembered for as long as what came after it says, in both stores', async () => {

@@ -1271,9 +1271,13 @@ bit = bit / 2
 end
 return math.floor(value / 2 ^ halves)
 end
-local function step_on(ladder, first, before, score)
+local function step_down(ladder, first, before, score)
 local step = before
 while step > 0 and score < ladder[first + 2 * step - 1] do step = step - 1 end
+return step
+end
+local function step_on(ladder, first, before, score)
+local step = step_down(ladder, first, before, score)
 for higher = 4, step + 1, -1 do
 if score >= ladder[first + 2 * higher - 2] and higher > step then step = higher end
 end
@@ -1281,14 +1285,30 @@ return step
 end
 local function read_score(bytes)
 if not bytes then return nil end
-local score, step, at, offence, signals = struct.unpack('<I4I1I7I7I4', bytes)
-return { score = score, step = step, at = at, offence = offence, signals = signals }
+local score, at, offence, signals, next_at = struct.unpack('<I4I7I7I4', bytes)
+local steps = {}
+while next_at + 8 <= #bytes do
+local name, step, lowest
+name, step, lowest, next_at = struct.unpack('<I4I1I4', bytes, next_at)
+steps[#steps + 1] = { name, step, lowest }
 end
+return { score = score, steps = steps, at = at, offence = offence, signals = signals }
+end
+local function name_of(ladder, first)
+local name = 0
+for index = first, first + 7 do name = (name * 69069 + ladder[index]) % 2 ^ 32 end
+return name
+end
+local function is_over(standing, now) return math.abs(now - standing.offence) > LONGEST_STEP end
 local function score_now(standing, ladder, first, half_life, now)
 if not standing or half_life == 0 then return 0, 0 end
 local score = decayed(standing.score, standing.at, now, half_life)
-if math.abs(now - standing.offence) > LONGEST_STEP then return score, 0 end
-return score, step_on(ladder, first, standing.step, score)
+if is_over(standing, now) then return score, 0 end
+local before, name = 0, #standing.steps > 0 and name_of(ladder, first)
+for _, known in ipairs(standing.steps) do
+if known[1] == name then before = step_down(ladder, first, known[2], known[3]) end
+end
+return score, step_on(ladder, first, before, score)
 end
 define[11] = function()
 local FIRST_RUNG = 5
@@ -3411,9 +3431,13 @@ bit = bit / 2
 end
 return math.floor(value / 2 ^ halves)
 end
-local function step_on(ladder, first, before, score)
+local function step_down(ladder, first, before, score)
 local step = before
 while step > 0 and score < ladder[first + 2 * step - 1] do step = step - 1 end
+return step
+end
+local function step_on(ladder, first, before, score)
+local step = step_down(ladder, first, before, score)
 for higher = 4, step + 1, -1 do
 if score >= ladder[first + 2 * higher - 2] and higher > step then step = higher end
 end
@@ -3421,14 +3445,30 @@ return step
 end
 local function read_score(bytes)
 if not bytes then return nil end
-local score, step, at, offence, signals = struct.unpack('<I4I1I7I7I4', bytes)
-return { score = score, step = step, at = at, offence = offence, signals = signals }
+local score, at, offence, signals, next_at = struct.unpack('<I4I7I7I4', bytes)
+local steps = {}
+while next_at + 8 <= #bytes do
+local name, step, lowest
+name, step, lowest, next_at = struct.unpack('<I4I1I4', bytes, next_at)
+steps[#steps + 1] = { name, step, lowest }
 end
+return { score = score, steps = steps, at = at, offence = offence, signals = signals }
+end
+local function name_of(ladder, first)
+local name = 0
+for index = first, first + 7 do name = (name * 69069 + ladder[index]) % 2 ^ 32 end
+return name
+end
+local function is_over(standing, now) return math.abs(now - standing.offence) > LONGEST_STEP end
 local function score_now(standing, ladder, first, half_life, now)
 if not standing or half_life == 0 then return 0, 0 end
 local score = decayed(standing.score, standing.at, now, half_life)
-if math.abs(now - standing.offence) > LONGEST_STEP then return score, 0 end
-return score, step_on(ladder, first, standing.step, score)
+if is_over(standing, now) then return score, 0 end
+local before, name = 0, #standing.steps > 0 and name_of(ladder, first)
+for _, known in ipairs(standing.steps) do
+if known[1] == name then before = step_down(ladder, first, known[2], known[3]) end
+end
+return score, step_on(ladder, first, before, score)
 end
 local EARLY, EXHAUSTED, GREEDY, NEW, MISSING, FORBIDDEN, SEQUENTIAL, SLOW = 1, 2, 3, 4, 5, 6, 7, 8
 local IMPATIENCE = { EARLY, EXHAUSTED, GREEDY }
@@ -3440,7 +3480,7 @@ local MOST_OF_KNOWN_PLACES, MOST_OF_ADDRESSES = 21, 12
 local MOST_TOLD, MOST_STRAYS, MOST_PLACES, MOST_MARKED, UNMARKED, MOST_PACES = 64, 4, 8, 1024, 3, 6
 local MOST_WAITING, MOST_MISSED = 32, 64
 local MOST_LEEWAY, CREDIT = 32 * ONE, 5 * ONE / 4
-local MOST_THRESHOLDS, MOST_WEIGHTS, MOST_SCORE, LABELS = 6, 5, 200000, 6
+local MOST_THRESHOLDS, MOST_WEIGHTS, MOST_SCORE, LABELS, MOST_LADDERS = 6, 5, 200000, 6, 8
 local function new_conduct(signals)
 local conduct = {
 counts = {},
@@ -3687,6 +3727,21 @@ if room > 0 then plus(signal, math.min(amount, room)) end
 end
 if event.software ~= 0 then note_place(c, event, half_life, now, plus_up_to) end
 end
+local function steps_on(ladder, step, known, score, left)
+if step == 0 and #known == 0 then return known end
+local name, steps = name_of(ladder, 1), {}
+for _, one in ipairs(known) do
+if one[1] ~= name then steps[#steps + 1] = { one[1], one[2], math.min(one[3], left) } end
+end
+if step > 0 then steps[#steps + 1] = { name, step, score } end
+if #steps > MOST_LADDERS then table.remove(steps, 1) end
+return steps
+end
+local function pack_standing(standing)
+local parts = { struct.pack('<I4I7I7I4', standing.score, standing.at, standing.offence, standing.signals) }
+for _, one in ipairs(standing.steps) do parts[#parts + 1] = struct.pack('<I4I1I4', one[1], one[2], one[3]) end
+return table.concat(parts)
+end
 local function judge(c, standing, rules, half_life, ladder, now, touched)
 local values, score, slight, signals, offended, seen = {}, 0, 0, 0, false, {}
 for signal in ipairs(rules) do values[signal] = value_of(c, rules, signal, now) end
@@ -3721,7 +3776,9 @@ end
 end
 end
 local offence = offended and now or (standing and standing.offence or 0)
-return { score = score, step = step, at = now, offence = offence, signals = signals }, before, began, changed, values
+local steps = steps_on(ladder, step, (standing and not is_over(standing, now)) and standing.steps or {}, score, left)
+local made = { score = score, step = step, steps = steps, at = now, offence = offence, signals = signals }
+return made, before, began, changed, values
 end
 local function remembered_until(c, rules, half_life, now)
 local last = now + 2 * half_life
@@ -3806,7 +3863,7 @@ local standing, before, began, changed, values =
 judge(conduct, read_score(known[1]), rules, half_life, ladder, now, touched)
 redis.call(
 'HSET', key,
-'b', struct.pack('<I4I1I7I7I4', standing.score, standing.step, standing.at, standing.offence, standing.signals),
+'b', pack_standing(standing),
 'v', pack_conduct(conduct)
 )
 local last = remembered_until(conduct, rules, half_life, now)
