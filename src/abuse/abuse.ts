@@ -384,6 +384,8 @@ export class Abuse {
       this.#owe(this.#putCase('review', caseName(partition, 'review'), review, caseLastsMs))
     }
     const forMs = this.#deniedFor(partition, observed, idle)
+    // Lifted, it is told of again as soon as it is denied again.
+    if (forMs === undefined) this.#denied.delete(partition)
     if (forMs === undefined || this.#denied.has(partition)) return
     this.#denied.set(partition, true)
     const denied = { clientId: partition, state: 'denied', ...this.#suspects.marksOf(partition) }

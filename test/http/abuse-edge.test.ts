@@ -56,6 +56,16 @@ describe('a denied client', () => {
     all.clock.advance(expires - all.clock() + 1)
     expect(await entryOf(all, 'key:guesser')).toBeUndefined()
   })
+
+  it('is told of again at once, where it was lifted and is denied again', async () => {
+    const all = await watched()
+    await guess(all, 60, 'guesser', '203.0.113.9')
+    await all.limiter.flush()
+    await all.limiter.review.lift('key:guesser', { by: 'ann', reason: 'a test of theirs' })
+    expect(await entryOf(all, 'key:guesser')).toBeUndefined()
+    await guess(all, 60, 'guesser', '203.0.113.9')
+    expect(await entryOf(all, 'key:guesser')).toMatchObject({ state: 'denied' })
+  })
 })
 
 describe('who is not refused is not told of:', () => {
