@@ -101,9 +101,10 @@ export class Plans {
   }
 
   /**
-   * A route that is met within another, as a `limiter.route()` behind an entry of `routes`: what the outer one has of its own holds there
-   * too, unless the inner one replaces it or has a policy of that name. Else its charge would be given back with each request, and a
-   * limit of logins, say, would be none as soon as the handler has a cost of its own.
+   * A route that is met within another, as a `limiter.route()` behind an entry of `routes`: where the outer one is critical it is so too,
+   * a `costHeader` of the outer one still tells the cost, and the policies that it has of its own hold, unless the inner one replaces
+   * them or has one of that name. Else their charge would be given back with each request, and a limit of logins, say, would be none as
+   * soon as the handler has a cost of its own.
    */
   within(outer: PlannedRoute, inner: PlannedRoute): PlannedRoute {
     let known = this.#within.get(outer)
@@ -167,7 +168,9 @@ export class Plans {
 }
 
 function withOuter(outer: PlannedRoute, inner: PlannedRoute): PlannedRoute {
-  let keepsAny = false
+  const critical = inner.route.critical || outer.route.critical
+  const costHeader = inner.route.costHeader ?? outer.route.costHeader
+  let keepsAny = critical !== inner.route.critical || costHeader !== inner.route.costHeader
   const { replace, policies } = inner.route
   const plans = [...inner.plans].map(([tier, plan]): [string, Plan] => {
     if (replace && (Object.hasOwn(policies, tier) || Object.hasOwn(policies, defaultTier))) return [tier, plan]
@@ -178,7 +181,7 @@ function withOuter(outer: PlannedRoute, inner: PlannedRoute): PlannedRoute {
     const end = plan.findIndex(({ pooled, policy }) => pooled !== undefined || policy.kind === 'first-minutes')
     return [tier, end === -1 ? [...plan, ...kept] : [...plan.slice(0, end), ...kept, ...plan.slice(end)]]
   })
-  return keepsAny ? { route: inner.route, plans: new Map(plans) } : inner
+  return keepsAny ? { route: { ...inner.route, critical, costHeader }, plans: new Map(plans) } : inner
 }
 
 /** What a tier draws on in its pool: of a pool that it has to itself, all; of one that it shares, its part and the common one. */

@@ -141,6 +141,16 @@ for (const { name, makeStore } of stores) {
       expect(leftOf(await limiter.peek(address))).toEqual({ hour: 100 - 2 * 3 - 4 * 2 - 2 * 2 })
     })
 
+    it('is settled by the `costHeader` of an entry of `routes`, where it has none', async () => {
+      const routes = { '/chat': { costHeader: 'x-cost' } }
+      const limiter = opened(rampmeter({ store: await makeStore(), policies: [hundredAnHour], routes, deadline }))
+      const app = express().use(limiter)
+      app.get('/chat', limiter.route({ cost: 2 }), (_req, res) => void res.set('x-cost', '9').json({}))
+      const served = await serve(app)
+      expect((await served.ask('/chat')).headers).not.toHaveProperty('x-cost')
+      await expect.poll(async () => leftOf(await limiter.peek(address)), { timeout: 20_000 }).toEqual({ hour: 91 })
+    })
+
     it('puts its policies in the place of the tier’s with `replace`', async () => {
       const limiter = opened(rampmeter({ store: await makeStore(), policies: [hundredAnHour], deadline }))
       const own = [slidingWindow({ name: 'export', quota: 3, window: '1h' })]
