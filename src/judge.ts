@@ -149,7 +149,7 @@ export function createJudge({
     const circumstances = new CircumstancesOfRequest(req, client, route, params, touching)
     const pricing = price(plan, client, circumstances, multiplierOf(client.tier, route.critical))
     const priced = Array.isArray(pricing) ? pricing : await pricing
-    const asksAnew = route.ladder !== undefined || route.requireApproval
+    const asksAnew = value.route.ladder !== undefined || route.requireApproval
     const { earlier: paidBefore, bill: due = answer } =
       pay === undefined || route.price === undefined || refusal !== undefined
         ? nothingToPay

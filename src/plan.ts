@@ -101,10 +101,10 @@ export class Plans {
   }
 
   /**
-   * A route that is met within another, as a `limiter.route()` behind an entry of `routes`: where the outer one is critical it is so too,
-   * a `costHeader` of the outer one still tells the cost, and the policies that it has of its own hold, unless the inner one replaces
-   * them or has one of that name. Else their charge would be given back with each request, and a limit of logins, say, would be none as
-   * soon as the handler has a cost of its own.
+   * A route that is met within another, as a `limiter.route()` behind an entry of `routes`: what the outer one says and the inner one
+   * does not holds there too, but for its cost; and so do the policies that it has of its own, unless the inner one replaces them or has
+   * one of that name. Else their charge would be given back with each request, and a limit of logins, say, would be none as soon as the
+   * handler has a cost of its own.
    */
   within(outer: PlannedRoute, inner: PlannedRoute): PlannedRoute {
     let known = this.#within.get(outer)
@@ -168,20 +168,26 @@ export class Plans {
 }
 
 function withOuter(outer: PlannedRoute, inner: PlannedRoute): PlannedRoute {
-  const critical = inner.route.critical || outer.route.critical
-  const costHeader = inner.route.costHeader ?? outer.route.costHeader
-  let keepsAny = critical !== inner.route.critical || costHeader !== inner.route.costHeader
-  const { replace, policies } = inner.route
+  const within = inner.route
+  const route: Route = {
+    ...within,
+    critical: within.critical || outer.route.critical,
+    highRisk: within.highRisk || outer.route.highRisk,
+    costHeader: within.costHeader ?? outer.route.costHeader,
+    ladder: within.ladder ?? outer.route.ladder,
+  }
+  let addsAny = (Object.keys(route) as (keyof Route)[]).some((option) => route[option] !== within[option])
+  const { replace, policies } = within
   const plans = [...inner.plans].map(([tier, plan]): [string, Plan] => {
     if (replace && (Object.hasOwn(policies, tier) || Object.hasOwn(policies, defaultTier))) return [tier, plan]
     const names = new Set(plan.map(({ policy }) => policy.name))
     const kept = outer.plans.get(tier)!.filter(({ ofRoute, policy }) => ofRoute && !names.has(policy.name))
     if (kept.length === 0) return [tier, plan]
-    keepsAny = true
+    addsAny = true
     const end = plan.findIndex(({ pooled, policy }) => pooled !== undefined || policy.kind === 'first-minutes')
     return [tier, end === -1 ? [...plan, ...kept] : [...plan.slice(0, end), ...kept, ...plan.slice(end)]]
   })
-  return keepsAny ? { route: { ...inner.route, critical, costHeader }, plans: new Map(plans) } : inner
+  return addsAny ? { route, plans: new Map(plans) } : inner
 }
 
 /** What a tier draws on in its pool: of a pool that it has to itself, all; of one that it shares, its part and the common one. */

@@ -141,6 +141,20 @@ for (const { name, makeStore } of stores) {
       expect(leftOf(await limiter.peek(address))).toEqual({ hour: 100 - 2 * 3 - 4 * 2 - 2 * 2 })
     })
 
+    it('goes by the `ladder` of an entry of `routes`, where it has none', async () => {
+      const identify = [apiKey({ lookup: (key) => ({ id: key, type: 'agent' }) })]
+      const routes = { '/mild': { ladder: [] } }
+      const limiter = opened(rampmeter({ store: await makeStore(), identify, abuse: {}, routes, deadline }))
+      const app = express().use(limiter)
+      app.get(['/mild', '/common'], limiter.route({ cost: 2 }), tellDecision)
+      const served = await serve(app)
+      await limiter.ready()
+      for (let times = 0; times < 8; times += 1) await limiter.abuse.report('key:acme', 'dispute')
+      const headers = { 'x-api-key': 'acme' }
+      expect((await served.ask('/common', { headers })).status).toBe(403)
+      expect((await served.ask('/mild', { headers })).status).toBe(200)
+    })
+
     it('is settled by the `costHeader` of an entry of `routes`, where it has none', async () => {
       const routes = { '/chat': { costHeader: 'x-cost' } }
       const limiter = opened(rampmeter({ store: await makeStore(), policies: [hundredAnHour], routes, deadline }))
