@@ -16,7 +16,7 @@ import type { PaymentDemand } from './respond/answer.ts'
 import type { FollowedPayment } from './payments/payment.ts'
 import type { Notes } from './notes.ts'
 import type { Plan, PlannedRoute, Plans } from './plan.ts'
-import { CircumstancesOfRequest, isSamePrice, price, type PricedPolicy } from './price.ts'
+import { CircumstancesOfRequest, isSamePrice, price, type PricedPolicy, type TargetedRoute } from './price.ts'
 import type { createRouteTable } from './route-table.ts'
 import type { Settlement } from './settlement.ts'
 import type { createTickets } from './tickets.ts'
@@ -30,6 +30,8 @@ export interface Passage {
   readonly settlement: Settlement
   readonly payment: FollowedPayment | undefined
   readonly critical: boolean
+  readonly planned: PlannedRoute
+  readonly touching: TargetedRoute
 }
 
 /** What was ruled about a request, and about whom. */
@@ -38,6 +40,9 @@ export interface Judged {
   readonly client: Client
   readonly route: Route
   readonly params: Record<string, string | string[] | undefined>
+  /** The route, with what those further out add. */
+  readonly planned: PlannedRoute
+  readonly touching: TargetedRoute
   readonly priced: readonly PricedPolicy[]
   readonly ruling: Ruling
   /** Why it is refused whatever its limits say. */
@@ -117,8 +122,11 @@ export function createJudge({
   ): Promise<Judged | undefined> {
     const classified = await classify(req, identified.client)
     const client = watch.assigned(classified)
-    const { value: planned, params } = routeFor(req, own)
+    const { value, params } = routeFor(req, own)
+    const planned = outer === undefined ? value : plans.within(outer.planned, value)
     const { route } = planned
+    const touching = route.target === undefined && outer !== undefined ? outer.touching : { route, params }
+    const met = { route, params, planned, touching }
     const plan = plans.forTier(planned, client.tier)
     let refusal =
       demand(identified, route, tiers[client.tier]) ?? (isEnforced(client) ? demandPayer(identified, route) : undefined)
@@ -133,15 +141,15 @@ export function createJudge({
     ) {
       const { fits, place } = adaptivity.enter(client, route.critical, isEnforced(client))
       if (place !== undefined) places.set(req, place)
-      const full = { identified, client, route, params, priced: [], refusal, ticket: undefined }
+      const full = { identified, client, ...met, priced: [], refusal, ticket: undefined }
       if (!fits) return { ...full, ruling: noPlace(adaptivity.retryMs(client)) }
     }
     if (route.critical && outer?.critical === false) adaptivity?.criticalRoutes.cameLate()
     if (route.critical && outer === undefined) adaptivity?.criticalRoutes.met(planned)
-    const circumstances = new CircumstancesOfRequest(req, client, route, params)
+    const circumstances = new CircumstancesOfRequest(req, client, route, params, touching)
     const pricing = price(plan, client, circumstances, multiplierOf(client.tier, route.critical))
     const priced = Array.isArray(pricing) ? pricing : await pricing
-    const asksAnew = route.ladder !== undefined || route.requireApproval
+    const asksAnew = value.route.ladder !== undefined || route.requireApproval
     const { earlier: paidBefore, bill: due = answer } =
       pay === undefined || route.price === undefined || refusal !== undefined
         ? nothingToPay
@@ -198,7 +206,7 @@ export function createJudge({
       if (spent === undefined) {
         const ofClient = watch.refusalOf(client, route, provesKey, ruling, query, pays)
         const ticket = asked?.read(ruling.ticket)
-        const judged = { identified, client, route, params, priced, ruling, refusal: refusal ?? ofClient, ticket }
+        const judged = { identified, client, ...met, priced, ruling, refusal: refusal ?? ofClient, ticket }
         if (pay !== undefined && refusal === undefined && ofClient?.payable === true) {
           const toAnswer = bill ?? (await billOfAnswer(pay, req, client, route, params))
           if (toAnswer !== undefined && pay.carries(toAnswer)) {

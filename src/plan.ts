@@ -54,6 +54,9 @@ export class Plans {
   /** What `decide` was given before, so that the same list is planned once. */
   readonly #extended = new WeakMap<readonly Policy[], Map<string, Plan>>()
 
+  /** Routes within others, by the outer one. */
+  readonly #within = new WeakMap<PlannedRoute, WeakMap<PlannedRoute, PlannedRoute>>()
+
   /** The policies of each tier's pool. */
   readonly #pooled: ReadonlyMap<string, readonly PlannedPolicy[]>
 
@@ -95,6 +98,20 @@ export class Plans {
       ]
     })
     return { route, plans: new Map(plans) }
+  }
+
+  /**
+   * A route that is met within another, as a `limiter.route()` behind an entry of `routes`: what the outer one says and the inner one
+   * does not holds there too, but for its cost; and so do the policies that it has of its own, unless the inner one replaces them or has
+   * one of that name. Else their charge would be given back with each request, and a limit of logins, say, would be none as soon as the
+   * handler has a cost of its own.
+   */
+  within(outer: PlannedRoute, inner: PlannedRoute): PlannedRoute {
+    let known = this.#within.get(outer)
+    if (known === undefined) this.#within.set(outer, (known = new WeakMap()))
+    let both = known.get(inner)
+    if (both === undefined) known.set(inner, (both = withOuter(outer, inner)))
+    return both
   }
 
   /** @throws {RampmeterError} `RAMPMETER_UNKNOWN_TIER`: a client in no tier that is known is never unlimited */
@@ -148,6 +165,29 @@ export class Plans {
     }
     return plan
   }
+}
+
+function withOuter(outer: PlannedRoute, inner: PlannedRoute): PlannedRoute {
+  const within = inner.route
+  const route: Route = {
+    ...within,
+    critical: within.critical || outer.route.critical,
+    highRisk: within.highRisk || outer.route.highRisk,
+    costHeader: within.costHeader ?? outer.route.costHeader,
+    ladder: within.ladder ?? outer.route.ladder,
+  }
+  let addsAny = (Object.keys(route) as (keyof Route)[]).some((option) => route[option] !== within[option])
+  const { replace, policies } = within
+  const plans = [...inner.plans].map(([tier, plan]): [string, Plan] => {
+    if (replace && (Object.hasOwn(policies, tier) || Object.hasOwn(policies, defaultTier))) return [tier, plan]
+    const names = new Set(plan.map(({ policy }) => policy.name))
+    const kept = outer.plans.get(tier)!.filter(({ ofRoute, policy }) => ofRoute && !names.has(policy.name))
+    if (kept.length === 0) return [tier, plan]
+    addsAny = true
+    const end = plan.findIndex(({ pooled, policy }) => pooled !== undefined || policy.kind === 'first-minutes')
+    return [tier, end === -1 ? [...plan, ...kept] : [...plan.slice(0, end), ...kept, ...plan.slice(end)]]
+  })
+  return addsAny ? { route, plans: new Map(plans) } : inner
 }
 
 /** What a tier draws on in its pool: of a pool that it has to itself, all; of one that it shares, its part and the common one. */

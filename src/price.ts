@@ -350,19 +350,34 @@ function nameOfCost({ name, cost }: Policy, route: Route): string {
   return `the cost of ${route.name === undefined ? 'a route (give it a `name` to see which)' : `route ${JSON.stringify(route.name)}`}`
 }
 
+/** A route, and the parameters of its path, for its `target`. */
+export interface TargetedRoute {
+  readonly route: Route
+  readonly params: Record<string, string | string[] | undefined>
+}
+
 /** What an HTTP request tells. */
 export class CircumstancesOfRequest implements Circumstances {
   readonly #req: Request
   readonly #client: Client
   readonly #route: Route
   readonly #params: Record<string, string | string[] | undefined>
+  readonly #touching: TargetedRoute
   #routeCost: number | Promise<number> | undefined
 
-  constructor(req: Request, client: Client, route: Route, params: Record<string, string | string[] | undefined>) {
+  /** @param touching says what the request touches: the route itself, or one further out where it does not say */
+  constructor(
+    req: Request,
+    client: Client,
+    route: Route,
+    params: Record<string, string | string[] | undefined>,
+    touching: TargetedRoute = { route, params },
+  ) {
     this.#req = req
     this.#client = client
     this.#route = route
     this.#params = params
+    this.#touching = touching
   }
 
   applies(policy: Policy): boolean {
@@ -413,11 +428,12 @@ export class CircumstancesOfRequest implements Circumstances {
         policy,
         call(policy, 'target', () => own(this.#req, this.#client)),
       )
-    const ofRoute = this.#route.target
+    const { route, params } = this.#touching
+    const ofRoute = route.target
     if (ofRoute !== undefined)
       return readTargets(
         policy,
-        call(policy, 'target', () => ofRoute(this.#req, this.#client, this.#params)),
+        call(policy, 'target', () => ofRoute(this.#req, this.#client, params)),
       )
     return [`${this.#req.baseUrl}${this.#req.path}`.slice(0, longestTarget)]
   }

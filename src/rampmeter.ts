@@ -217,7 +217,7 @@ export function rampmeter<Tier extends string = PresetTier, Pool extends string 
     pk: names.pk,
     otherFields: [
       ...(verifiers.length === 0 ? [] : ['WWW-Authenticate']),
-      ...verifiers.flatMap(({ fieldNames = [] }) => fieldNames),
+      ...[...verifiers, ...(settings.payments?.providers ?? [])].flatMap(({ fieldNames = [] }) => fieldNames),
       ...(settings.tickets === undefined ? [] : ['RateLimit-Ticket']),
     ],
   })

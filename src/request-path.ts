@@ -85,7 +85,17 @@ export function createRequestPath({
     if (payment !== outer?.payment) outer?.payment?.replaced()
     const settlement = new Settlement(ruling, priced)
     const { critical } = route
-    passages.set(req, { identified: judged.identified, client, priced, settlement, payment, critical })
+    const { planned, touching } = judged
+    passages.set(req, {
+      identified: judged.identified,
+      client,
+      priced,
+      settlement,
+      payment,
+      critical,
+      planned,
+      touching,
+    })
     settler.follow(req, res, settlement)
     settler.takeCost(res, settlement, route.costHeader)
 

@@ -52,10 +52,16 @@ function readEntry<T>(key: string, value: T): Entry<T> {
     throw invalid(key, `${method} is not an HTTP method that Node knows`)
   }
   try {
-    return { method: method?.toUpperCase(), matches: match<PathParams>(path, { decode: decodeOrKeep }), value }
+    const matches = match<PathParams>(withoutSlashesAtEnd(path), { decode: decodeOrKeep })
+    return { method: method?.toUpperCase(), matches, value }
   } catch (cause) {
     throw invalid(key, `its path does not parse: ${(cause as Error).message}`, cause)
   }
+}
+
+/** For Express a slash at the end of a route's own path is optional too, and several are one; left as they are, `/login/` would miss `/login`. */
+function withoutSlashesAtEnd(path: string): string {
+  return path === '/' ? path : path.replace(/\/+$/, '')
 }
 
 /** A path that is not well encoded is Express's to refuse; the limiter counts it. */

@@ -31,6 +31,13 @@ describe('createRouteTable', () => {
     expect(find(['POST /a'], 'HEAD', '/a').value).toBe('none')
   })
 
+  it('takes a slash at the end of an entry for optional, as Express does', () => {
+    expect(find(['POST /login/'], 'POST', '/login').value).toBe('POST /login/')
+    expect(find(['POST /login/'], 'POST', '/login/').value).toBe('POST /login/')
+    expect(find(['/users/:id/'], 'GET', '/users/7').params).toEqual({ id: '7' })
+    expect(find(['/'], 'GET', '/').value).toBe('/')
+  })
+
   it('takes methods in either case, and those with a hyphen', () => {
     expect(find(['post /a'], 'POST', '/a').value).toBe('post /a')
     expect(find(['M-SEARCH /a'], 'M-SEARCH', '/a').value).toBe('M-SEARCH /a')
@@ -92,6 +99,8 @@ describe('createRouteTable', () => {
       '/deep/{:opt/}end',
       '/',
       '/sp%20ace',
+      '/b/',
+      '/b/:x//',
     ]
     const app = express()
     for (const pattern of patterns) {

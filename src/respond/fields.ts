@@ -79,7 +79,8 @@ const mostPartitionKeys = 4096
 export function createFieldWriter(options: FieldWriterOptions): FieldWriter {
   const families = new Set(options.families)
   const names = [...new Set(options.families.flatMap((family) => fieldNames[family]))]
-  const exposed = [...names, 'X-RateLimit-Tier', 'Retry-After', 'retry-after-ms', ...(options.otherFields ?? [])]
+  const others = options.otherFields ?? []
+  const exposed = [...new Set([...names, 'X-RateLimit-Tier', 'Retry-After', 'retry-after-ms', ...others])]
   const named = families.has('draft-11')
   const combined = families.has('draft-7')
   const single = families.has('draft-6')

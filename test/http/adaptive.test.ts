@@ -256,6 +256,16 @@ it('tiers are cut by priority at the last level, premium least; a critical route
   expect(await Promise.all(tiers.map((tier) => quotaOf(tier)))).toEqual([22, 100, 375, 750, 1500])
 }, 60_000)
 
+it('a route that is critical in `routes` stays so where its handler has a limiter.route() as well', async () => {
+  const { limiter, reaches } = adaptiveLimiter({ policies: [perMinute(100)], routes: { '/pay': { critical: true } } })
+  await reaches('stressed', stressed)
+  const app = express().use(limiter)
+  app.get(['/pay', '/other'], limiter.route({ cost: 2 }), tellDecision)
+  const served = await serve(app)
+  expect((await served.ask('/pay')).json.limits).toMatchObject([{ quota: 100, cost: 2 }])
+  expect((await served.ask('/other')).json.limits).toMatchObject([{ quota: 50, cost: 2 }])
+}, 60_000)
+
 it('tells each change of level, by the channel and by health', async () => {
   const told: LevelMessage[] = []
   const hear = (message: unknown): void => void told.push(message as LevelMessage)

@@ -6,6 +6,9 @@ import { presetTiers } from '../../src/classify/presets.ts'
 import type { Decision } from '../../src/decision.ts'
 import { RampmeterError } from '../../src/errors.ts'
 import { apiKey } from '../../src/identify/api-key.ts'
+import { attestation } from '../../src/identify/attestation.ts'
+import { dpop } from '../../src/identify/dpop.ts'
+import { webBotAuth } from '../../src/identify/web-bot-auth/web-bot-auth.ts'
 import type { LimiterOptions } from '../../src/options.ts'
 import { slidingWindow } from '../../src/policies/sliding-window.ts'
 import { tokenBucket } from '../../src/policies/token-bucket.ts'
@@ -354,6 +357,22 @@ describe('exposeHeaders', () => {
     const both = await names('/app')
     expect(both).toEqual(expect.arrayContaining(['X-Request-Id', ...ours]))
     expect(both.filter((name) => name.toLowerCase() === 'ratelimit')).toHaveLength(1)
+  })
+
+  it('names what the verifiers tell as well, each field once', async () => {
+    const tokens = { issuer: 'https://id.example.com', audience: 'https://api.example.com', jwks: { keys: [] } }
+    const origin = 'https://api.example.com'
+    const identify = [
+      dpop({ ...tokens, origin, nonce: 'offer' }),
+      attestation({ resource: origin, jwks: { keys: [] }, challenge: 'offer' }),
+      webBotAuth({ origin }),
+    ]
+    const served = await serve(express().use(opened(rampmeter({ identify, exposeHeaders: true })), tellDecision))
+    const { headers } = await served.ask('/', { headers: { 'signature-input': '?' } })
+    expect(headers).toHaveProperty('accept-signature')
+    const names = String(headers['access-control-expose-headers']).split(', ')
+    expect(names).toEqual(expect.arrayContaining(['Accept-Signature', 'DPoP-Nonce', 'WWW-Authenticate']))
+    expect(new Set(names).size).toBe(names.length)
   })
 
   it('is the app’s own by default', async () => {

@@ -5,10 +5,12 @@ import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { apiKey } from '../../src/identify/api-key.ts'
 import { session } from '../../src/identify/session.ts'
+import { failures } from '../../src/policies/failures.ts'
 import { fixedWindow } from '../../src/policies/fixed-window.ts'
 import { slidingLog } from '../../src/policies/sliding-log.ts'
 import { slidingWindow } from '../../src/policies/sliding-window.ts'
 import { tokenBucket } from '../../src/policies/token-bucket.ts'
+import { uniqueTargets } from '../../src/policies/unique-targets.ts'
 import { rampmeter } from '../../src/rampmeter.ts'
 import { redisStore } from '../../src/stores/redis/redis-store.ts'
 import { startRedis, type TestRedis } from '../../src/testing/start-redis.ts'
@@ -94,6 +96,73 @@ for (const { name, makeStore } of stores) {
       expect(never.problem).toMatchObject({ retryable: false, error: { cost: 101, capacity: 100 } })
       expect(never.headers).not.toHaveProperty('retry-after')
       expect(leftOf(await limiter.peek(address))).toEqual({ hour: 99 })
+    })
+
+    it('keeps what an entry of `routes` and routes further out have of their own', async () => {
+      const limiter = opened(
+        rampmeter({
+          store: await makeStore(),
+          policies: [hundredAnHour],
+          routes: {
+            'POST /login': {
+              highRisk: true,
+              policies: [
+                failures({ name: 'guesses', quota: 2, window: '1h', counts: (res) => res.statusCode === 401 }),
+              ],
+            },
+            'GET /items/:id': {
+              policies: [uniqueTargets({ name: 'items', quota: 2, window: '1h' })],
+              target: (_req, _client, params) => String(params['id']).toLowerCase(),
+            },
+          },
+          deadline,
+        }),
+      )
+      const daily = slidingLog({ name: 'daily', quota: 5, window: '1d' })
+      const app = express().use(limiter)
+      app.post('/login', limiter.route({ name: 'login', cost: 3 }), (_req, res) => void res.sendStatus(401))
+      app.get('/items/:id', limiter.route({ cost: 2 }), tellDecision)
+      app.use('/api', limiter.route({ policies: [daily] }))
+      app.get('/api/cheap', limiter.route({}), tellDecision)
+      app.get('/api/dear', limiter.route({ cost: 2 }), tellDecision)
+      app.get('/api/own', limiter.route({ policies: [daily], replace: true }), tellDecision)
+      const served = await serve(app)
+      const statuses = async (path: string, times: number, method = 'GET'): Promise<number[]> =>
+        (await askTimes(served, times, path, { method })).map(({ status }) => status)
+
+      expect(await statuses('/login', 4, 'POST')).toEqual([401, 401, 429, 429])
+      expect(await statuses('/items/a', 2)).toEqual([200, 200])
+      expect(await statuses('/items/A', 1)).toEqual([200])
+      expect(await statuses('/items/b', 1)).toEqual([200])
+      expect(await statuses('/items/c', 1)).toEqual([429])
+      expect(await statuses('/api/dear', 2)).toEqual([200, 200])
+      expect((await served.ask('/api/own')).json.limits).toMatchObject([{ name: 'daily', cost: 1, remaining: 0 }])
+      expect(await statuses('/api/cheap', 1)).toEqual([429])
+      expect(leftOf(await limiter.peek(address))).toEqual({ hour: 100 - 2 * 3 - 4 * 2 - 2 * 2 })
+    })
+
+    it('goes by the `ladder` of an entry of `routes`, where it has none', async () => {
+      const identify = [apiKey({ lookup: (key) => ({ id: key, type: 'agent' }) })]
+      const routes = { '/mild': { ladder: [] } }
+      const limiter = opened(rampmeter({ store: await makeStore(), identify, abuse: {}, routes, deadline }))
+      const app = express().use(limiter)
+      app.get(['/mild', '/common'], limiter.route({ cost: 2 }), tellDecision)
+      const served = await serve(app)
+      await limiter.ready()
+      for (let times = 0; times < 8; times += 1) await limiter.abuse.report('key:acme', 'dispute')
+      const headers = { 'x-api-key': 'acme' }
+      expect((await served.ask('/common', { headers })).status).toBe(403)
+      expect((await served.ask('/mild', { headers })).status).toBe(200)
+    })
+
+    it('is settled by the `costHeader` of an entry of `routes`, where it has none', async () => {
+      const routes = { '/chat': { costHeader: 'x-cost' } }
+      const limiter = opened(rampmeter({ store: await makeStore(), policies: [hundredAnHour], routes, deadline }))
+      const app = express().use(limiter)
+      app.get('/chat', limiter.route({ cost: 2 }), (_req, res) => void res.set('x-cost', '9').json({}))
+      const served = await serve(app)
+      expect((await served.ask('/chat')).headers).not.toHaveProperty('x-cost')
+      await expect.poll(async () => leftOf(await limiter.peek(address)), { timeout: 20_000 }).toEqual({ hour: 91 })
     })
 
     it('puts its policies in the place of the tier’s with `replace`', async () => {

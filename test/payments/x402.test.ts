@@ -49,6 +49,7 @@ async function stand(
     store = memoryStore(),
     quota = 1000,
     challenges = 20,
+    exposeHeaders = false,
     version = expressVersions[0]!,
     price = {},
     ...options
@@ -56,6 +57,7 @@ async function stand(
     store?: Store
     quota?: number
     challenges?: number
+    exposeHeaders?: boolean
     version?: (typeof expressVersions)[0]
     price?: Partial<Price>
   } = {},
@@ -64,6 +66,7 @@ async function stand(
   const limiter = opened(
     rampmeter({
       store,
+      exposeHeaders,
       identify: [apiKey({ lookup: (key) => (key === 'acme' ? { id: 'acme', type: 'agent' } : null) })],
       policies: [tokenBucket({ quota, window: '1h' })],
       payments: {
@@ -204,6 +207,19 @@ describe('x402', () => {
     expect(responseOf(paid)).toMatchObject({ success: true, network, payer, transaction: `0x${'ab'.repeat(32)}` })
     expect(facilitator.verified.length).toBe(1)
     expect(facilitator.settled.map(({ paymentRequirements }) => paymentRequirements.amount)).toEqual(['10000'])
+  })
+
+  it('lets scripts of other origins read its terms and its receipt', async () => {
+    const { ask, terms } = await stand(undefined, { exposeHeaders: true })
+    const exposed = ({ headers }: Reply): string[] =>
+      String(headers['access-control-expose-headers']).toLowerCase().split(', ')
+    const unpaid = await ask()
+    expect(unpaid.headers).toHaveProperty('payment-required')
+    expect(exposed(unpaid)).toContain('payment-required')
+    const [accepted] = await terms()
+    const paid = await ask(sign(accepted!))
+    expect(paid.headers).toHaveProperty('payment-response')
+    expect(exposed(paid)).toContain('payment-response')
   })
 
   it('takes nothing of a quota from who is only asked', async () => {

@@ -165,6 +165,7 @@ export function createWebBotAuth(settings: WebBotAuthSettings, network?: Network
 
   return {
     name: 'web-bot-auth',
+    fieldNames: Object.keys(fields),
     stepUp: { challenge: challenge(scheme, {}), fields },
 
     async verify(req, attempts) {
