@@ -126,7 +126,6 @@ export function createJudge({
     const planned = outer === undefined ? value : plans.within(outer.planned, value)
     const { route } = planned
     const touching = route.target === undefined && outer !== undefined ? outer.touching : { route, params }
-    const met = { route, params, planned, touching }
     const plan = plans.forTier(planned, client.tier)
     let refusal =
       demand(identified, route, tiers[client.tier]) ?? (isEnforced(client) ? demandPayer(identified, route) : undefined)
@@ -141,7 +140,7 @@ export function createJudge({
     ) {
       const { fits, place } = adaptivity.enter(client, route.critical, isEnforced(client))
       if (place !== undefined) places.set(req, place)
-      const full = { identified, client, ...met, priced: [], refusal, ticket: undefined }
+      const full = { identified, client, route, params, planned, touching, priced: [], refusal, ticket: undefined }
       if (!fits) return { ...full, ruling: noPlace(adaptivity.retryMs(client)) }
     }
     if (route.critical && outer?.critical === false) adaptivity?.criticalRoutes.cameLate()
@@ -206,7 +205,18 @@ export function createJudge({
       if (spent === undefined) {
         const ofClient = watch.refusalOf(client, route, provesKey, ruling, query, pays)
         const ticket = asked?.read(ruling.ticket)
-        const judged = { identified, client, ...met, priced, ruling, refusal: refusal ?? ofClient, ticket }
+        const judged = {
+          identified,
+          client,
+          route,
+          params,
+          planned,
+          touching,
+          priced,
+          ruling,
+          refusal: refusal ?? ofClient,
+          ticket,
+        }
         if (pay !== undefined && refusal === undefined && ofClient?.payable === true) {
           const toAnswer = bill ?? (await billOfAnswer(pay, req, client, route, params))
           if (toAnswer !== undefined && pay.carries(toAnswer)) {
