@@ -22,7 +22,6 @@ import {
 } from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { rolldown } from 'rolldown'
 import { embedLua } from './embed-lua.mjs'
 import { bin, exec, isMain, root } from './process.mjs'
 
@@ -100,6 +99,8 @@ function nameNeighbours(folder) {
  * @param {string} folder
  */
 async function bundle(folder) {
+  // `npm test` loads this file in a fresh clone, before it has installed anything.
+  const { rolldown } = await import('rolldown')
   const { exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   const entries = Object.values(exports).flatMap((entry) => entry.import?.default ?? [])
   const names = entries.map((file) => file.replace(/^\.\/dist\/esm\/|\.js$/g, ''))
