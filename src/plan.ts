@@ -118,10 +118,12 @@ export class Plans {
   forTier({ plans }: PlannedRoute, tier: string): Plan {
     const plan = plans.get(tier)
     if (plan !== undefined) return plan
-    throw new RampmeterError(
-      'RAMPMETER_UNKNOWN_TIER',
-      `a client was put in the tier ${JSON.stringify(tier)}; there are ${listOf(this.#tiers)}`,
-    )
+    // What `decide` and `peek` take a client for that was given none.
+    const seen =
+      tier === defaultTier
+        ? 'a client was given no `tier`, or "default", and this limiter has tiers; name one of them'
+        : `a client was put in the tier ${JSON.stringify(tier)}`
+    throw new RampmeterError('RAMPMETER_UNKNOWN_TIER', `${seen}; there are ${listOf(this.#tiers)}`)
   }
 
   /**

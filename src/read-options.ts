@@ -20,6 +20,12 @@ export function readOptions<Schema extends z.ZodObject>(
       `${what} was given a request in place of options: call it first, and use what it returns; write ${what}()`,
     )
   }
+  if (isInstanceOfSomethingElse(value, schema)) {
+    throw new RampmeterError(
+      'RAMPMETER_INVALID_OPTION',
+      `${what}: the options: saw an instance of a class that has none of them; there are ${Object.keys(schema.shape).join(', ')}`,
+    )
+  }
   let result: z.ZodSafeParseResult<z.output<Schema>>
   try {
     result = schema.safeParse(value)
@@ -43,6 +49,17 @@ export function readOptions<Schema extends z.ZodObject>(
 /** A function that makes middleware was itself used as middleware: a common slip. */
 function isRequest(value: unknown): boolean {
   return typeof value === 'object' && value !== null && 'httpVersion' in value && 'socket' in value
+}
+
+/**
+ * Another slip: `rampmeter(redisStore(redis))`. A store has no fields that could be called unknown, so it would be read as no options
+ * at all, and counters would be kept in memory.
+ */
+function isInstanceOfSomethingElse(value: unknown, schema: z.ZodObject): boolean {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  const isPlain = prototype === null || Object.getPrototypeOf(prototype) === null
+  return !isPlain && Object.keys(value).length === 0 && !Object.keys(schema.shape).some((key) => key in value)
 }
 
 function describe(issue: z.core.$ZodIssue, schema: z.ZodObject, value: unknown): string {

@@ -38,6 +38,13 @@ const mistakes: readonly [unknown, ErrorCode, RegExp][] = [
   [null, 'RAMPMETER_INVALID_OPTION', /the options: saw null/],
   ['memory', 'RAMPMETER_INVALID_OPTION', /the options/],
   [[], 'RAMPMETER_INVALID_OPTION', /the options/],
+  [
+    memoryStore(),
+    'RAMPMETER_INVALID_OPTION',
+    /^rampmeter: the options: saw an instance of a class .*; there are store, /,
+  ],
+  [new Map([['policies', []]]), 'RAMPMETER_INVALID_OPTION', /the options: saw an instance of a class/],
+  [Promise.resolve({}), 'RAMPMETER_INVALID_OPTION', /the options: saw an instance of a class/],
   [{ limit: 5 }, 'RAMPMETER_UNKNOWN_OPTION', /unknown option `limit`; there are store, identify/],
   [{ windowMs: 1, max: 5 }, 'RAMPMETER_UNKNOWN_OPTION', /`windowMs`, `max`/],
   [{ store: {} }, 'RAMPMETER_INVALID_OPTION', /`store`.*memoryStore\(\) or redisStore/],
@@ -251,6 +258,25 @@ describe('rampmeter', () => {
     expect(Object.keys(limiter)).toEqual(
       expect.arrayContaining(['route', 'decide', 'peek', 'reset', 'ready', 'flush', 'health', 'close']),
     )
+  })
+
+  it('takes an instance that has options, also where its class has them', () => {
+    class Config {
+      get headers() {
+        return ['draft-7'] as const
+      }
+    }
+    expect(readLimiterOptions(new Config(), presetTiers()).headers).toEqual(['draft-7'])
+    expect(readLimiterOptions(Object.create(null) as LimiterOptions, presetTiers()).headers).toEqual([
+      'draft-11',
+      'draft-6',
+    ])
+  })
+
+  it('finds a Redis store that stands in place of the options', () => {
+    const redis = new Redis({ lazyConnect: true })
+    onTestFinished(() => redis.disconnect())
+    expect(mistakeOf(() => rampmeter(redisStore(redis) as LimiterOptions)).code).toBe('RAMPMETER_INVALID_OPTION')
   })
 
   it('does not change what it was given, nor mind a change of it later', () => {

@@ -12,6 +12,8 @@ export interface Limit {
   capacity: number
   /** A request's share of the window: the pace that the policy allows for ever. Null where no window is told. */
   gapMs: number | null
+  /** How many of ours may be under way, where it counts those and has turned one away for it; else null. */
+  slots: number | null
   /** What was left when it was last told. */
   available: number
   toldAt: number
@@ -55,6 +57,9 @@ const longestGapMs = 1000
 /** The end of a limit is near when a tenth of it is left, and never more than this. */
 const mostSpread = 20
 
+/** The unit of requests under way at once. A slot comes back when one of them has ended, and nobody can tell when. */
+const slotUnit = 'concurrent-requests'
+
 /** After so many requests that took nothing, a limit is one that ours do not use up, or not any faster than it refills. */
 const steadyEnough = 8
 
@@ -73,6 +78,7 @@ export function openLimit(name: string): Limit {
     counted: true,
     capacity: 0,
     gapMs: null,
+    slots: null,
     available: 0,
     toldAt: -Infinity,
     endsAt: null,
@@ -93,8 +99,19 @@ export function openLimit(name: string): Limit {
  *
  * @param sentAt when the request started
  * @param refusedMs the wait of a refusal, where it is told to the millisecond: finer than `t`, which counts seconds
+ * @param full whether it was refused though no limit that refills was used up, so for want of a slot
  */
-export function hear(limit: Limit, told: ToldLimit, sentAt: number, now: number, refusedMs: number | null): void {
+export function hear(
+  limit: Limit,
+  told: ToldLimit,
+  sentAt: number,
+  now: number,
+  refusedMs: number | null,
+  full = false,
+): void {
+  // Not before: slots may be those of sessions, of which one has any number of requests under way.
+  if (full && told.unit === slotUnit && told.available === 0 && told.quota !== null)
+    limit.slots = Math.max(1, told.quota)
   const overlaps = sentAt < limit.toldAt && !isOver(limit, now)
   if (overlaps && told.available >= limit.available) {
     if (told.available > limit.available) return
@@ -174,6 +191,7 @@ export function start(limit: Limit, now: number): void {
 /** When a request that was not refused may start. */
 export function turnOf(limit: Limit, now: number): Turn {
   const { endsAt, gapMs } = limit
+  if (isFull(limit)) return { at: Infinity, reason: 'quota', gapMs: 0 }
   if (endsAt === null) return atOnce(now)
   const over = isOver(limit, now)
   if (!limit.counted) return over || limit.available > 0 ? atOnce(now) : { at: endsAt, reason: 'quota', gapMs: 0 }
@@ -197,6 +215,7 @@ export function turnOf(limit: Limit, now: number): Turn {
  * known holds it back: others of ours that were told the same time, one of which starts first.
  */
 export function returnOf(limit: Limit, now: number): Turn {
+  if (isFull(limit)) return { at: Infinity, reason: 'refused', gapMs: 0 }
   if (limit.endsAt === null || !limit.counted || (limit.wave && isSpread(limit.wave))) return atOnce(now)
   if (leftOf(limit, now) > 0) return atOnce(now)
   return { at: Math.max(nextStart(limit), limit.wave?.until ?? -Infinity), reason: 'refused', gapMs: 0 }
@@ -211,6 +230,11 @@ function nextStart(limit: Limit): number {
 export function leftOf(limit: Limit, now: number): number {
   const restored = limit.available > 0 && isOver(limit, now)
   return (restored ? limit.capacity : limit.available) - limit.underWay
+}
+
+/** Ours hold all slots. Since they are under way, the end of one of them says that there is room again. */
+function isFull({ slots, underWay }: Limit): boolean {
+  return slots !== null && underWay >= slots
 }
 
 function isOver({ endsAt }: Limit, now: number): boolean {

@@ -192,11 +192,12 @@ export class Schedule {
     const key = keyOf(place)
     if (told.length > 0) {
       const refusedMs = refusal?.exact === true ? refusal.ms : null
+      const full = refusal !== null && told.every((one) => one.available > 0 || one.effectiveMs === null)
       const keys: string[] = []
       for (const one of told) {
         const limitKey = `${one.name}\n${one.partition === null ? `c${place.caller}` : `p${one.partition}`}`
         keys.push(limitKey)
-        hear(this.#open(limitKey, one.name), one, sentAt, now, refusedMs)
+        hear(this.#open(limitKey, one.name), one, sentAt, now, refusedMs, full)
       }
       this.#routes.set(key, keys)
       const common = this.#callers.get(place.caller)?.filter((one) => keys.includes(one)) ?? []

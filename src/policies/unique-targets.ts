@@ -8,7 +8,10 @@ export interface UniqueTargetsOptions
   extends Omit<PolicyOptions, 'cost' | 'charge'>, Pick<WindowPolicyOptions, 'quota' | 'window'> {
   /** Targets are counted when the request starts. */
   charge?: 'before'
-  /** What a request touches: one text, or up to 32, or nothing. Default: the route's `target`, else the path. */
+  /**
+   * What a request touches: one text, or up to 32, or nothing. Default: the route's `target`, else the path. `req.params` is known in
+   * `limiter.route(…)` alone: for an entry of `routes` give that a `target`, which is told the parameters of its path.
+   */
   target?: (req: Request, client: Client) => string | readonly string[] | undefined
 }
 
@@ -18,7 +21,7 @@ export interface UniqueTargetsOptions
  *
  * Exact. Remembers a hash of each target within the window, so at most `quota` of them.
  *
- * @example uniqueTargets({ name: 'accounts', quota: 200, window: '1h', target: (req) => req.params.id })
+ * @example limiter.route({ policies: [uniqueTargets({ name: 'accounts', quota: 200, window: '1h', target: (req) => req.params.id })] })
  *
  * @throws {RampmeterError} `RAMPMETER_INVALID_OPTION`, `RAMPMETER_UNKNOWN_OPTION`, `RAMPMETER_INVALID_DURATION`, `RAMPMETER_POLICY_NAME`
  */

@@ -197,6 +197,93 @@ describe('before it is refused', () => {
   })
 })
 
+describe('slots', () => {
+  const policy = '"slots";q=2;qu="concurrent-requests", "per-minute";q=600;w=60'
+
+  it('are held by those under way: once one was missing, no more are sent than there are', async () => {
+    // Two requests at once, of 50 ms each; who finds no slot is told about as much.
+    const running: { until: number; end: () => void }[] = []
+    const world = createWorld(({ at }) => {
+      const isFull = running.length === 2
+      const fields = (left: number): Record<string, string> => ({
+        'RateLimit-Policy': policy,
+        RateLimit: `"slots";r=${left}, "per-minute";r=500;t=${isFull ? 1 : 10}`,
+      })
+      if (isFull) return refusal({ ...fields(0), 'retry-after-ms': '60' })
+      return new Promise((resolve) => {
+        const left = 1 - running.length
+        running.push({ until: at + 50, end: () => resolve(ok(fields(left))) })
+      })
+    })
+    const calls = Array.from({ length: 40 }, (_, n) => watch(world.fetch(`${api}/items/${n}`)))
+    while (calls.some(({ done }) => !done) && world.now() < 60_000) {
+      await world.advance(10)
+      while (running.length > 0 && running[0]!.until <= world.now()) running.shift()!.end()
+    }
+    expect(calls.filter(({ value }) => value?.status === 200)).toHaveLength(40)
+    // Ten find out about the server, and two of them are served. Those two were not known to hold a slot.
+    expect(world.asked.length).toBeLessThanOrEqual(40 + 8 + 4)
+    expect(world.now()).toBeLessThanOrEqual(50 * 20 + 300)
+  })
+
+  it('of sessions hold nobody back that was not refused', async () => {
+    const world = createWorld(
+      () => ok({ 'RateLimit-Policy': policy, RateLimit: '"slots";r=0, "per-minute";r=500;t=9' }),
+      {
+        latency: 50,
+      },
+    )
+    const first = world.fetch(`${api}/a`)
+    await world.advance(50)
+    await first
+    for (let n = 0; n < 30; n += 1) watch(world.fetch(`${api}/a`))
+    await world.advance(0)
+    expect(world.asked).toHaveLength(1 + 30)
+  })
+
+  it('that are used up are not why a limit refuses that has a time of its own', async () => {
+    const world = createWorld(
+      (_, nth) => {
+        const fields = {
+          'RateLimit-Policy': policy,
+          RateLimit: `"slots";r=0, "per-minute";r=${nth === 1 ? 0 : 500};t=1`,
+        }
+        return nth === 1 ? refusal({ ...fields, 'retry-after-ms': '700' }) : ok(fields)
+      },
+      { latency: 50 },
+    )
+    const first = watch(world.fetch(`${api}/a`))
+    await world.advance(900)
+    expect(first.value?.status).toBe(200)
+    for (let n = 0; n < 30; n += 1) watch(world.fetch(`${api}/a`))
+    await world.advance(0)
+    expect(world.asked).toHaveLength(2 + 30)
+  })
+
+  it('that nobody gives back keep nobody for longer than maxWait', async () => {
+    let asked = 0
+    const world = createWorld(
+      () => {
+        asked += 1
+        const fields = { 'RateLimit-Policy': policy, RateLimit: '"slots";r=0' }
+        return asked === 3 ? refusal({ ...fields, 'retry-after-ms': '10' }) : new Promise<Response>(() => {})
+      },
+      { maxWait: '5s' },
+    )
+    for (let n = 0; n < 3; n += 1) watch(world.fetch(`${api}/a`))
+    await world.advance(100)
+    watch(world.fetch(`${api}/a`))
+    await world.advance(0)
+    // The first two were not known to hold a slot.
+    expect(world.asked).toHaveLength(5)
+    watch(world.fetch(`${api}/a`))
+    await world.advance(4000)
+    expect(world.asked).toHaveLength(5)
+    await world.advance(1500)
+    expect(world.asked).toHaveLength(6)
+  })
+})
+
 describe('one schedule', () => {
   it('is kept for each route: a limit that only one route has holds back no other', async () => {
     const world = createWorld(({ url }) =>
