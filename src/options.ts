@@ -1,3 +1,5 @@
+import { IncomingMessage } from 'node:http'
+import { Socket } from 'node:net'
 import type { Request } from 'express'
 import * as z from 'zod'
 import { isAdaptive, type Adaptive } from './adaptive/adaptive.ts'
@@ -118,7 +120,7 @@ export interface LimiterOptions<Tier extends string = PresetTier, Pool extends s
   upgradeUrl?: string
   /** Watches what clients do, and answers in proportion; `{}` means all presets. Default: nothing is watched. */
   abuse?: AbuseOptions
-  /** Where the decision is put on the request. Default `rateLimit`. */
+  /** Where the decision is put on the request, a name that requests do not have already. Default `rateLimit`. */
   property?: string
   /**
    * What policies without one of their own do when the store is away: `local` (default) decides in this process with a share
@@ -173,6 +175,8 @@ export interface TicketOptions {
 /** A route as the limiter works with it. */
 export interface Route {
   readonly name: string | undefined
+  /** What it is called where something is wrong with it. */
+  readonly called: string
   readonly cost: RouteCost
   readonly price: RoutePrice | undefined
   readonly policies: Readonly<Record<string, readonly Policy[]>>
@@ -323,6 +327,16 @@ const ticketSchema = z.strictObject({
     .prefault('60s'),
 })
 
+/** What Express and the usual body parsers put on a request; what Node does is there to be looked at. */
+const namesOfExpress: ReadonlySet<string> = new Set(
+  'app baseUrl body cookies fresh host hostname ip ips next originalUrl params path protocol query range res route secure signedCookies stale subdomains xhr'.split(
+    ' ',
+  ),
+)
+
+const isTaken = (name: string): boolean =>
+  namesOfExpress.has(name) || name in IncomingMessage.prototype || name in new IncomingMessage(new Socket())
+
 const limiterSchema = z.strictObject({
   store: z
     .custom<Store>(
@@ -358,7 +372,11 @@ const limiterSchema = z.strictObject({
   docsUrl: url.optional(),
   upgradeUrl: url.optional(),
   abuse: abuseOption.optional(),
-  property: z.string().min(1).default('rateLimit'),
+  property: z
+    .string()
+    .min(1)
+    .refine((name) => !isTaken(name), 'a name that requests do not have already')
+    .default('rateLimit'),
   onStoreError: z.enum(['local', 'open', 'closed']).default('local'),
   processes: z.int().min(1).max(100_000).optional(),
   deadline: z
@@ -578,8 +596,10 @@ export function readRoute(options: unknown, what: string): Route {
     )
   }
   if (rest.price !== undefined && typeof rest.price !== 'function') checkPrice(rest.price, `the price of ${what}`)
+  const unnamed = what === 'limiter.route' ? 'a route (give it a `name` to see which)' : what
   return {
     name: rest.name,
+    called: rest.name === undefined ? unnamed : `route ${JSON.stringify(rest.name)}`,
     cost: cost as RouteCost,
     price: rest.price,
     policies: Array.isArray(policies) ? { [defaultTier]: policies } : policies,
@@ -608,6 +628,7 @@ export function readPolicies(value: unknown, what: string): readonly Policy[] {
 /** What a request is that no route says anything about. */
 export const plainRoute: Route = {
   name: undefined,
+  called: 'a request',
   cost: 1,
   price: undefined,
   policies: {},

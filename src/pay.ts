@@ -115,11 +115,11 @@ export class Pay {
   async billOf(
     req: Request,
     client: Client,
-    { price, name }: Route,
+    { price, called }: Route,
     params: Record<string, string | string[] | undefined>,
   ): Promise<Bill | undefined> {
     if (price === undefined) return undefined
-    const what = `the price of ${name === undefined ? 'a route' : `route ${JSON.stringify(name)}`}`
+    const what = `the price of ${called}`
     let told: unknown = price
     if (typeof price === 'function') {
       try {

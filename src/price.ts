@@ -347,7 +347,7 @@ const longestTarget = 8192
 /** A policy's own cost, or that of the route. */
 function nameOfCost({ name, cost }: Policy, route: Route): string {
   if (cost !== undefined) return `the cost of policy ${JSON.stringify(name)}`
-  return `the cost of ${route.name === undefined ? 'a route (give it a `name` to see which)' : `route ${JSON.stringify(route.name)}`}`
+  return `the cost of ${route.called}`
 }
 
 /** A route, and the parameters of its path, for its `target`. */

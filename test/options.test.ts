@@ -163,6 +163,13 @@ const mistakes: readonly [unknown, ErrorCode, RegExp][] = [
   [{ docsUrl: 'javascript:alert(1)' }, 'RAMPMETER_INVALID_OPTION', /`docsUrl`/],
   [{ upgradeUrl: '/plans' }, 'RAMPMETER_INVALID_OPTION', /`upgradeUrl`/],
   [{ property: '' }, 'RAMPMETER_INVALID_OPTION', /`property`/],
+  [
+    { property: 'ip' },
+    'RAMPMETER_INVALID_OPTION',
+    /`property`: saw "ip", expected a name that requests do not have already/,
+  ],
+  [{ property: 'headers' }, 'RAMPMETER_INVALID_OPTION', /`property`/],
+  [{ property: 'url' }, 'RAMPMETER_INVALID_OPTION', /`property`/],
   [{ onStoreError: 'fail' }, 'RAMPMETER_INVALID_OPTION', /"local" or "open" or "closed"/],
   [{ processes: 0 }, 'RAMPMETER_INVALID_OPTION', /`processes`: saw 0/],
   [{ processes: 1.5 }, 'RAMPMETER_INVALID_OPTION', /`processes`/],
@@ -318,6 +325,7 @@ describe('limiter.route', () => {
   it('has defaults', () => {
     expect(readRoute({}, 'a route')).toEqual({
       name: undefined,
+      called: 'a route',
       cost: 1,
       policies: {},
       replace: false,
