@@ -291,7 +291,7 @@ export class Adaptivity {
     return {
       leave: () => void end(),
       follow(req, res, whenClosed) {
-        if (res.headersSent || res.closed) {
+        if (res.headersSent || res.closed || isUpgrade(req)) {
           end()
           return
         }
@@ -336,6 +336,14 @@ export class Adaptivity {
     this.#warned.add(what)
     warn('RAMPMETER_SAMPLE_FAILED', `adaptive: \`sample\` ${what}; what was measured here counts instead`)
   }
+}
+
+/**
+ * Whether it was given to the server's own 'upgrade': a WebSocket, which has no response and lasts. Node says so; what the client
+ * asks for in its header fields does not count.
+ */
+function isUpgrade(req: IncomingMessage): boolean {
+  return (req as { upgrade?: boolean | null }).upgrade === true
 }
 
 /** Does something once, when somebody begins to read a body. */

@@ -1,7 +1,8 @@
 // Limits that follow the load, over HTTP and on both stores. The load is what `sample` says it is.
 
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { connect } from 'node:net'
+import { createServer, ServerResponse } from 'node:http'
+import { connect, type AddressInfo } from 'node:net'
 import express from 'express'
 import { Redis } from 'ioredis'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
@@ -551,6 +552,43 @@ it('how long the store takes to decide is not the app’s latency', async () => 
   await Promise.all(Array.from({ length: 30 }, () => served.ask('/')))
   await vi.waitFor(() => expect(limiter.health().errorRate).toBe(0), 20_000)
   expect(limiter.health().p99Ms).toBeLessThan(1200)
+}, 60_000)
+
+it('a WebSocket that passes through the app is not in flight while it lasts; who only asks for one is', async () => {
+  const limiter = opened(
+    rampmeter({ adaptive: adaptive({ every: '100ms', controller: false }), policies: [perMinute(1000)] }),
+  )
+  const app = express()
+  app.use(limiter)
+  let opens = 0
+  app.get('/socket', (req) => {
+    opens += 1
+    req.socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n')
+  })
+  let hangs = 0
+  app.get('/hangs', () => void (hangs += 1))
+  const upgradeTo = (path: string, port: number): void => {
+    const socket = connect(port, '127.0.0.1')
+    onTestFinished(() => void socket.destroy())
+    socket.on('error', () => {})
+    socket.write(`GET ${path} HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`)
+  }
+
+  // As express-ws does it: with a response that is never sent.
+  const server = createServer((req, res) => void app(req, res))
+  server.on('upgrade', (req) => void app(req, new ServerResponse(req)))
+  onTestFinished(() => void server.close())
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  for (let one = 0; one < 3; one += 1) upgradeTo('/socket', port)
+  await vi.waitFor(() => expect(opens).toBe(3), 20_000)
+  expect(limiter.health().inFlight).toBe(0)
+
+  // A server without WebSockets answers as always.
+  const served = await serve(app)
+  upgradeTo('/hangs', served.port)
+  await vi.waitFor(() => expect(hangs).toBe(1), 20_000)
+  expect(limiter.health().inFlight).toBe(1)
 }, 60_000)
 
 it('what waits on purpose takes no place and says nothing of the app, also behind app.use', async () => {
