@@ -286,7 +286,7 @@ export class Adaptivity {
       this.#meter.count(tookMs, status)
       // What the client got wrong takes no time, and says nothing of how fast the app is.
       const isTelling = status === undefined || status < 400 || status >= 500
-      if (isTelling && tookMs !== undefined) this.#limit?.sample(tookMs, now)
+      if (isTelling && tookMs !== undefined) this.#limit?.sample(tookMs, now, status !== undefined)
     }
     return {
       leave: () => void end(),
