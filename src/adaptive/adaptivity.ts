@@ -222,7 +222,7 @@ export class Adaptivity {
       return
     }
     if (this.#isStopped) return
-    await this.#level.share()
+    await this.#level.join()
     if (!this.#isStopped) this.#apply()
   }
 
