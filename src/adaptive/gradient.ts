@@ -210,11 +210,11 @@ export class ConcurrencyLimit {
   /**
    * Learns how long an answer took.
    *
-   * @param isWhole false where its client went before it was there: then it would have taken longer, and says something only
-   * where it is slow already
+   * @param isWhole false where its client went before it was there: then it would have taken longer, which says nothing where
+   * it is less than the app takes at best
    */
   sample(latencyMs: number, now: number, isWhole = true): void {
-    if (!isWhole && !(latencyMs > this.#quickBy(Math.min(...this.#leasts)))) return
+    if (!isWhole && latencyMs < Math.min(...this.#leasts)) return
     this.#latencies[this.#count % mostSampled] = latencyMs
     this.#count += 1
     this.#answered += 1
@@ -226,21 +226,16 @@ export class ConcurrencyLimit {
     this.#hasRefused = false
   }
 
-  /** How long an answer may take that is no slower than at best; nothing is slow as long as that is not known. */
-  #quickBy(best: number): number {
-    return best * (1 + this.#settings.tolerance) + jitterMs
-  }
-
   #median(): number {
     const sorted = this.#latencies.slice(0, Math.min(this.#count, mostSampled)).sort()
     return sorted[Math.floor(sorted.length / 2)]!
   }
 
   #update(median: number, now: number): void {
-    const { least, most } = this.#settings
+    const { least, most, tolerance } = this.#settings
     const isFull = this.#hasRefused || this.#peak > this.#limit / 2
     const best = this.#bestWith(median, !isFull || this.limit <= least, now)
-    const quick = this.#quickBy(best)
+    const quick = best * (1 + tolerance) + jitterMs
     if (!isFull) {
       // What was learned of an overload is no longer true when it is over.
       if (median <= quick) this.#recover(now - this.#began)

@@ -58,14 +58,15 @@ interface CallingOut {
   tookMs: number
   fromMs: number
   forMs: number
-  /** Two of three clients wait no longer. */
+  /** Two of three clients wait no longer, or all. */
   goneAfterMs?: number
+  allGo?: boolean
 }
 
 /** Plays an app that calls out: each answer takes as long, however many there are. */
 function callOut(
   limit: ConcurrencyLimit,
-  { perSecond, tookMs, fromMs, forMs, goneAfterMs = Infinity }: CallingOut,
+  { perSecond, tookMs, fromMs, forMs, goneAfterMs = Infinity, allGo = false }: CallingOut,
 ): { refused: number; refusedFor: number; refusedLate: number } {
   const under: { endsAt: number; beganAt: number }[] = []
   let [refused, refusedLate, first, last, count] = [0, 0, 0, 0, 0]
@@ -77,7 +78,7 @@ function callOut(
     }
     if (limit.enter(1, now)) {
       count += 1
-      const forMs = count % 3 === 0 ? tookMs : Math.min(tookMs, goneAfterMs)
+      const forMs = count % 3 === 0 && !allGo ? tookMs : Math.min(tookMs, goneAfterMs)
       under.push({ beganAt: now, endsAt: now + forMs })
       under.sort((one, other) => one.endsAt - other.endsAt)
       continue
@@ -195,6 +196,13 @@ describe('the limit of what is in flight', () => {
       limit.sample(1000, now, false)
     }
     expect(limit.limit).toBeLessThan(50)
+  })
+
+  it('comes back up although an app has become slower than any client waits', () => {
+    const limit = new ConcurrencyLimit(gradient(), 0)
+    callOut(limit, { perSecond: 300, tookMs: 20, fromMs: 0, forMs: 20_000 })
+    const slow = { perSecond: 300, tookMs: 3000, fromMs: 20_000, forMs: 60_000, goneAfterMs: 2000, allGo: true }
+    expect(callOut(limit, slow).refusedLate).toBe(0)
   })
 
   it('keeps critical requests of the lowest tier from taking what the highest may have', () => {
