@@ -13,7 +13,10 @@ interface State {
   readonly cause: Cause | undefined
 }
 
-/** What a process posts: its own state, and the best level to which it would let all of them go by its next post. */
+/**
+ * What a process posts: its own state, and the best level to which it would let all of them go by its next post. Where it is well
+ * and held back, the cause is what it was held back for.
+ */
 interface Posted extends State {
   readonly mayRiseTo: number
 }
@@ -27,6 +30,8 @@ const perLevel = 1_000_000
 const perCause = 10_000_000
 const perRise = 100_000_000
 const causes: readonly (Cause | undefined)[] = [undefined, 'latency', 'errors', 'eventLoop', 'cpu']
+
+const best = levelNames.length - 1
 
 /** A process that says nothing for so many periods has none. */
 const periodsToLive = 3
@@ -80,14 +85,20 @@ export class SharedLevel {
   async step(health: Health, hint?: Hint): Promise<void> {
     this.#own.step(health, hint)
     this.#ascent.pass()
-    const { worst, mayRiseTo } = await this.#share()
-    this.#moveTowards(worst, mayRiseTo)
+    const all = await this.#share()
+    this.#moveTowards(worstOf(all), Math.min(...all.map(({ mayRiseTo }) => mayRiseTo)))
   }
 
   /** Starts where the others are: that is no fall, after which it would hold them down. */
   async join(): Promise<void> {
-    const { worst } = await this.#share()
-    if (isWorse(worst, this.#state)) this.#state = worst
+    const all = await this.#share()
+    const worst = worstOf(all)
+    // They may all be well, and on their way up.
+    const slowest = all.reduce((least, one) => (one.mayRiseTo < least.mayRiseTo ? one : least))
+    const level = levelNames[slowest.mayRiseTo]!
+    const held = { level, multiplier: Math.min(worst.multiplier, this.#levels[level].multiplier), cause: slowest.cause }
+    const start = slowest.mayRiseTo < levelNames.indexOf(worst.level) ? held : worst
+    if (isWorse(start, this.#state)) this.#state = start
   }
 
   /** Takes this process off, so that the others need not wait until it drops out. */
@@ -95,15 +106,14 @@ export class SharedLevel {
     await this.#ask({ level: 'normal', multiplier: 1, cause: undefined, mayRiseTo: 0 }, 0)
   }
 
-  /** Posts what this process is in; how the worst of all is, and how far all let it go up. */
-  async #share(): Promise<{ worst: State; mayRiseTo: number }> {
-    const { level, cause } = this.#own
+  /** Posts what this process is in, and tells what all of them are in, itself too. */
+  async #share(): Promise<readonly Posted[]> {
+    const { level, cause = this.cause } = this.#own
     const isDueNext = this.#ascent.since + 1 >= this.#ascent.needed
-    const mayRiseTo = Math.min(levelNames.length - 1, levelNames.indexOf(this.level) + (isDueNext ? 1 : 0))
+    const mayRiseTo = Math.min(best, levelNames.indexOf(this.level) + (isDueNext ? 1 : 0))
     const own = { level, multiplier: this.#levels[level].multiplier, cause, mayRiseTo }
     const posted = await this.#ask(own, periodsToLive * this.#everyMs)
-    const all = [own, ...posted.filter((value) => value > 0).map(read)]
-    return { worst: worstOf(all), mayRiseTo: Math.min(...all.map((one) => one.mayRiseTo)) }
+    return [own, ...posted.filter((value) => value > 0).map(read)]
   }
 
   #moveTowards(worst: State, mayRiseTo: number): void {
@@ -145,7 +155,12 @@ export class SharedLevel {
 function worstOf(all: readonly State[]): State {
   const worst = all.reduce((least, one) => (isWorse(one, least) ? one : least))
   const { level, cause } = worst
-  return { level, cause, multiplier: Math.min(...all.map(({ multiplier }) => multiplier)) }
+  const isInTrouble = level === 'stressed' || level === 'warm'
+  return {
+    level,
+    multiplier: Math.min(...all.map(({ multiplier }) => multiplier)),
+    cause: isInTrouble ? cause : undefined,
+  }
 }
 
 function isWorse(one: State, other: State): boolean {
@@ -160,7 +175,7 @@ function written({ level, multiplier, cause, mayRiseTo }: Posted): number {
 
 function read(value: number): Posted {
   return {
-    mayRiseTo: Math.floor(value / perRise) % 10,
+    mayRiseTo: Math.min(best, Math.floor(value / perRise)),
     cause: causes[Math.floor(value / perCause) % 10],
     level: levelNames[Math.floor(value / perLevel) % 10] ?? 'stressed',
     multiplier: (value % perLevel) / perUnit,

@@ -227,6 +227,32 @@ describe('many processes', () => {
     expect(processes.map(({ level }) => level)).toEqual(['warm', 'warm', 'warm'])
   })
 
+  it('one that joins while all are well and on their way up is where they are, and why', async () => {
+    const { processes, period, join } = fleet(3)
+    await period(
+      (index) => (index === 0 ? { ...well, p99Ms: 3000 } : well),
+      (index) => index < 2,
+    )
+    // It is killed, and its post expires.
+    const [, left, joins] = processes as [SharedLevel, SharedLevel, SharedLevel]
+    for (let times = 0; left.level === 'stressed' && times < 10; times += 1) {
+      await period(
+        () => well,
+        (index) => index === 1,
+      )
+    }
+    expect(left).toMatchObject({ level: 'warm', multiplier: 0.75, cause: 'latency', ownLevel: 'normal' })
+    await join(2)
+    expect(joins).toMatchObject({ level: 'warm', multiplier: 0.75, cause: 'latency', ownLevel: 'normal' })
+    for (let times = 0; times < 3; times += 1) {
+      await period(
+        () => well,
+        (index) => index > 0,
+      )
+    }
+    expect([left.level, joins.level, left.cause, joins.cause]).toEqual(['normal', 'normal', undefined, undefined])
+  })
+
   it('do not swing while one of them crashes and comes back as bad, again and again', async () => {
     const clock = manualClock(0)
     const store = memoryStore({ now: clock }).open({ nameOf: (name) => name })
