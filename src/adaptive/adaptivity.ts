@@ -75,9 +75,9 @@ export interface Place {
 
 /** A request in flight. */
 interface AtWork {
-  /** Since when it is at work; undefined while its client is still sending it. */
+  /** Since when it is at work; undefined until it is admitted, and while its client is still sending what is being read. */
   beganAt: number | undefined
-  /** What its client is still sending, and since when. */
+  /** What its client is still sending, and since when it is read. */
   upload?: { readonly req: IncomingMessage; readonly sinceMs: number }
   /** Whether it counts in the limit, and as one of those beyond it. */
   isPlaced: boolean
@@ -222,7 +222,7 @@ export class Adaptivity {
       return
     }
     if (this.#isStopped) return
-    await this.#level.share()
+    await this.#level.join()
     if (!this.#isStopped) this.#apply()
   }
 
@@ -245,23 +245,32 @@ export class Adaptivity {
     for (const one of this.#atWork) {
       if (!one.isPlaced || one.upload === undefined) continue
       const { req, sinceMs } = one.upload
-      // What nobody reads is not the client's affair.
-      if (now - sinceMs < slowUploadMs || req.complete || req.readableFlowing === null) continue
+      if (now - sinceMs < slowUploadMs || req.complete) continue
       one.isPlaced = false
       limit.leave(now, one.isBeyond)
     }
   }
 
   #place(isBeyond: boolean): Place {
-    const one: AtWork = { beganAt: performance.now(), isPlaced: true, isBeyond }
+    const one: AtWork = { beganAt: undefined, isPlaced: true, isBeyond }
     this.#atWork.add(one)
     const end = (): boolean => {
       if (!this.#atWork.delete(one)) return false
       if (one.isPlaced) this.#limit?.leave(performance.now(), one.isBeyond)
       return true
     }
+    /** For how long it was at work before its body was read. */
+    let beforeMs = 0
+    const read = (req: IncomingMessage): void => {
+      if (req.complete || !this.#atWork.has(one)) return
+      // How long a client takes to send its body is its own affair; until somebody reads it, the app is waited for.
+      const now = performance.now()
+      beforeMs = now - one.beganAt!
+      one.beganAt = undefined
+      one.upload = { req, sinceMs: now }
+    }
     const sent = (): void => {
-      one.beganAt = performance.now()
+      if (one.upload !== undefined) one.beganAt = performance.now() - beforeMs
       delete one.upload
       if (one.isPlaced || !this.#atWork.has(one)) return
       one.isPlaced = true
@@ -277,19 +286,19 @@ export class Adaptivity {
       this.#meter.count(tookMs, status)
       // What the client got wrong takes no time, and says nothing of how fast the app is.
       const isTelling = status === undefined || status < 400 || status >= 500
-      if (isTelling && tookMs !== undefined) this.#limit?.sample(tookMs, now)
+      if (isTelling && tookMs !== undefined) this.#limit?.sample(tookMs, now, status !== undefined)
     }
     return {
       leave: () => void end(),
       follow(req, res, whenClosed) {
-        if (res.headersSent || res.closed) {
+        if (res.headersSent || res.closed || isUpgrade(req)) {
           end()
           return
         }
+        // How long the store takes to decide, and a provider to be paid, says nothing of the app.
+        one.beganAt = performance.now()
         if (!req.complete) {
-          // How long a client takes to send its body is its own affair.
-          one.beganAt = undefined
-          one.upload = { req, sinceMs: performance.now() }
+          whenRead(req, () => read(req))
           req.once('end', sent)
         }
         onHeaders(res, () => answered(res.statusCode))
@@ -327,6 +336,33 @@ export class Adaptivity {
     this.#warned.add(what)
     warn('RAMPMETER_SAMPLE_FAILED', `adaptive: \`sample\` ${what}; what was measured here counts instead`)
   }
+}
+
+/**
+ * Whether it was given to the server's own 'upgrade': a WebSocket, which has no response and lasts. Node says so; what the client
+ * asks for in its header fields does not count.
+ */
+function isUpgrade(req: IncomingMessage): boolean {
+  return (req as { upgrade?: boolean | null }).upgrade === true
+}
+
+/** Does something once, when somebody begins to read a body. */
+function whenRead(req: IncomingMessage, act: () => void): void {
+  if (req.readableFlowing !== null) {
+    act()
+    return
+  }
+  const added = (event: string | symbol): void => {
+    if (event === 'data' || event === 'readable') begun()
+  }
+  // `resume()` reads without listening.
+  const begun = (): void => {
+    req.off('newListener', added)
+    req.off('resume', begun)
+    act()
+  }
+  req.once('resume', begun)
+  req.on('newListener', added)
 }
 
 function* agesOf(atWork: Iterable<AtWork>, now: number): Iterable<number> {

@@ -207,8 +207,14 @@ export class ConcurrencyLimit {
     if (this.#inFlight === 0) this.#emptySince = now
   }
 
-  /** Learns how long an answer took. */
-  sample(latencyMs: number, now: number): void {
+  /**
+   * Learns how long an answer took.
+   *
+   * @param isWhole false where its client went before it was there: then it would have taken longer, which says nothing where
+   * it is less than the app takes at best
+   */
+  sample(latencyMs: number, now: number, isWhole = true): void {
+    if (!isWhole && latencyMs < Math.min(...this.#leasts)) return
     this.#latencies[this.#count % mostSampled] = latencyMs
     this.#count += 1
     this.#answered += 1

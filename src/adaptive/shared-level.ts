@@ -13,11 +13,25 @@ interface State {
   readonly cause: Cause | undefined
 }
 
-/** What travels is one whole number: the multiplier in its last six digits, the level in the one before, then the cause. */
+/**
+ * What a process posts: its own state, and the best level to which it would let all of them go by its next post. Where it is well
+ * and held back, the cause is what it was held back for.
+ */
+interface Posted extends State {
+  readonly mayRiseTo: number
+}
+
+/**
+ * What travels is one whole number: the multiplier in its last six digits, then one digit each for the level, the cause and the
+ * level to which all may rise.
+ */
 const perUnit = 10_000
 const perLevel = 1_000_000
 const perCause = 10_000_000
+const perRise = 100_000_000
 const causes: readonly (Cause | undefined)[] = [undefined, 'latency', 'errors', 'eventLoop', 'cpu']
+
+const best = levelNames.length - 1
 
 /** A process that says nothing for so many periods has none. */
 const periodsToLive = 3
@@ -27,7 +41,8 @@ const periodsToLive = 3
  * those of all, so nobody leads, and one that dies drops out. Without the others it goes by its own.
  *
  * It falls at once and rises one level at a time, no sooner than each process by itself: the worst one may be gone because
- * it has crashed, and come back as bad.
+ * it has crashed, and come back as bad. Each remembers for itself how often that went wrong, so they rise when the slowest of them
+ * would: all tell the same quota.
  */
 export class SharedLevel {
   readonly #levels: Levels
@@ -70,23 +85,38 @@ export class SharedLevel {
   async step(health: Health, hint?: Hint): Promise<void> {
     this.#own.step(health, hint)
     this.#ascent.pass()
-    await this.share()
+    const all = await this.#share()
+    this.#moveTowards(worstOf(all), Math.min(...all.map(({ mayRiseTo }) => mayRiseTo)))
   }
 
-  /** Joins the others. */
-  async share(): Promise<void> {
-    const { level, cause } = this.#own
-    const own = { level, multiplier: this.#levels[level].multiplier, cause }
-    const posted = await this.#ask(own, periodsToLive * this.#everyMs)
-    this.#moveTowards(worstOf([own, ...posted.filter((value) => value > 0).map(read)]))
+  /** Starts where the others are: that is no fall, after which it would hold them down. */
+  async join(): Promise<void> {
+    const all = await this.#share()
+    const worst = worstOf(all)
+    // They may all be well, and on their way up.
+    const slowest = all.reduce((least, one) => (one.mayRiseTo < least.mayRiseTo ? one : least))
+    const level = levelNames[slowest.mayRiseTo]!
+    const held = { level, multiplier: Math.min(worst.multiplier, this.#levels[level].multiplier), cause: slowest.cause }
+    const start = slowest.mayRiseTo < levelNames.indexOf(worst.level) ? held : worst
+    if (isWorse(start, this.#state)) this.#state = start
   }
 
   /** Takes this process off, so that the others need not wait until it drops out. */
   async leave(): Promise<void> {
-    await this.#ask({ level: 'normal', multiplier: 1, cause: undefined }, 0)
+    await this.#ask({ level: 'normal', multiplier: 1, cause: undefined, mayRiseTo: 0 }, 0)
   }
 
-  #moveTowards(worst: State): void {
+  /** Posts what this process is in, and tells what all of them are in, itself too. */
+  async #share(): Promise<readonly Posted[]> {
+    const { level, cause = this.cause } = this.#own
+    const isDueNext = this.#ascent.since + 1 >= this.#ascent.needed
+    const mayRiseTo = Math.min(best, levelNames.indexOf(this.level) + (isDueNext ? 1 : 0))
+    const own = { level, multiplier: this.#levels[level].multiplier, cause, mayRiseTo }
+    const posted = await this.#ask(own, periodsToLive * this.#everyMs)
+    return [own, ...posted.filter((value) => value > 0).map(read)]
+  }
+
+  #moveTowards(worst: State, mayRiseTo: number): void {
     const [from, to] = [levelNames.indexOf(this.level), levelNames.indexOf(worst.level)]
     const better = to === from ? worst.multiplier > this.multiplier : to > from
     if (!better) {
@@ -97,9 +127,10 @@ export class SharedLevel {
       return
     }
     this.#hasBetter = true
-    if (this.#ascent.since < this.#ascent.needed) return
+    const next = Math.min(to, from + 1)
+    if (this.#ascent.since < this.#ascent.needed || mayRiseTo < next) return
     this.#ascent.rose()
-    const level = levelNames[Math.min(to, from + 1)]!
+    const level = levelNames[next]!
     const isThere = level === worst.level
     this.#hasBetter = !isThere
     this.#state = {
@@ -110,7 +141,7 @@ export class SharedLevel {
     }
   }
 
-  async #ask(state: State, ttlMs: number): Promise<readonly number[]> {
+  async #ask(state: Posted, ttlMs: number): Promise<readonly number[]> {
     try {
       return (await within(this.#everyMs, this.#post?.(this.#entry, written(state), ttlMs))) ?? []
     } catch {
@@ -123,7 +154,13 @@ export class SharedLevel {
 /** The worst level of all, and the least multiplier: processes may be told different ones for the same level. */
 function worstOf(all: readonly State[]): State {
   const worst = all.reduce((least, one) => (isWorse(one, least) ? one : least))
-  return { ...worst, multiplier: Math.min(...all.map(({ multiplier }) => multiplier)) }
+  const { level, cause } = worst
+  const isInTrouble = level === 'stressed' || level === 'warm'
+  return {
+    level,
+    multiplier: Math.min(...all.map(({ multiplier }) => multiplier)),
+    cause: isInTrouble ? cause : undefined,
+  }
 }
 
 function isWorse(one: State, other: State): boolean {
@@ -131,13 +168,15 @@ function isWorse(one: State, other: State): boolean {
   return by === 0 ? one.multiplier < other.multiplier : by < 0
 }
 
-function written({ level, multiplier, cause }: State): number {
-  return causes.indexOf(cause) * perCause + levelNames.indexOf(level) * perLevel + Math.round(multiplier * perUnit)
+function written({ level, multiplier, cause, mayRiseTo }: Posted): number {
+  const posted = levelNames.indexOf(level) * perLevel + Math.round(multiplier * perUnit)
+  return mayRiseTo * perRise + causes.indexOf(cause) * perCause + posted
 }
 
-function read(value: number): State {
+function read(value: number): Posted {
   return {
-    cause: causes[Math.floor(value / perCause)],
+    mayRiseTo: Math.min(best, Math.floor(value / perRise)),
+    cause: causes[Math.floor(value / perCause) % 10],
     level: levelNames[Math.floor(value / perLevel) % 10] ?? 'stressed',
     multiplier: (value % perLevel) / perUnit,
   }

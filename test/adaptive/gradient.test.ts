@@ -53,21 +53,34 @@ function play(
   return { limit: limits / looks, latencyMs: sum / done, used: (done * serviceMs) / workers / (until - lastFrom) }
 }
 
+interface CallingOut {
+  perSecond: number
+  tookMs: number
+  fromMs: number
+  forMs: number
+  /** Two of three clients wait no longer, or all. */
+  goneAfterMs?: number
+  allGo?: boolean
+}
+
 /** Plays an app that calls out: each answer takes as long, however many there are. */
 function callOut(
   limit: ConcurrencyLimit,
-  { perSecond, tookMs, fromMs, forMs }: { perSecond: number; tookMs: number; fromMs: number; forMs: number },
+  { perSecond, tookMs, fromMs, forMs, goneAfterMs = Infinity, allGo = false }: CallingOut,
 ): { refused: number; refusedFor: number; refusedLate: number } {
   const under: { endsAt: number; beganAt: number }[] = []
-  let [refused, refusedLate, first, last] = [0, 0, 0, 0]
+  let [refused, refusedLate, first, last, count] = [0, 0, 0, 0, 0]
   for (let now = fromMs; now < fromMs + forMs; now += 1000 / perSecond) {
     while (under.length > 0 && under[0]!.endsAt <= now) {
       const { endsAt, beganAt } = under.shift()!
       limit.leave(endsAt)
-      limit.sample(endsAt - beganAt, endsAt)
+      limit.sample(endsAt - beganAt, endsAt, endsAt - beganAt === tookMs)
     }
     if (limit.enter(1, now)) {
-      under.push({ beganAt: now, endsAt: now + tookMs })
+      count += 1
+      const forMs = count % 3 === 0 && !allGo ? tookMs : Math.min(tookMs, goneAfterMs)
+      under.push({ beganAt: now, endsAt: now + forMs })
+      under.sort((one, other) => one.endsAt - other.endsAt)
       continue
     }
     if (refused === 0) first = now
@@ -165,6 +178,32 @@ describe('the limit of what is in flight', () => {
       expect(run.latencyMs).toBeLessThan(200)
     },
   )
+
+  it('does not take for its best how soon clients go that do not wait for their answers', () => {
+    const limit = new ConcurrencyLimit(gradient(), 0)
+    callOut(limit, { perSecond: 300, tookMs: 100, fromMs: 0, forMs: 30_000, goneAfterMs: 8 })
+    // More than half of it is in flight now, and nothing waits in the app.
+    expect(callOut(limit, { perSecond: 1300, tookMs: 100, fromMs: 30_000, forMs: 30_000 }).refused).toBe(0)
+  })
+
+  it('learns that an app is slow from clients that give up', () => {
+    const limit = new ConcurrencyLimit(gradient(), 0)
+    play(limit, { workers: 100, serviceMs: 100, load: 0.5 })
+    expect(limit.limit).toBe(200)
+    for (let now = 60_000; now < 63_000; now += 10) {
+      while (limit.inFlight < 150) limit.add()
+      limit.leave(now)
+      limit.sample(1000, now, false)
+    }
+    expect(limit.limit).toBeLessThan(50)
+  })
+
+  it('comes back up although an app has become slower than any client waits', () => {
+    const limit = new ConcurrencyLimit(gradient(), 0)
+    callOut(limit, { perSecond: 300, tookMs: 20, fromMs: 0, forMs: 20_000 })
+    const slow = { perSecond: 300, tookMs: 3000, fromMs: 20_000, forMs: 60_000, goneAfterMs: 2000, allGo: true }
+    expect(callOut(limit, slow).refusedLate).toBe(0)
+  })
 
   it('keeps critical requests of the lowest tier from taking what the highest may have', () => {
     const limit = new ConcurrencyLimit(gradient({ initial: 100 }), 0)

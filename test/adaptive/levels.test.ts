@@ -146,6 +146,7 @@ function fleet(size: number, everyMs = 10_000) {
   )
   return {
     processes,
+    join: (index: number): Promise<void> => processes[index]!.join(),
     period: async (
       healthOf: (index: number) => Health,
       alive: (index: number) => boolean = () => true,
@@ -190,6 +191,66 @@ describe('many processes', () => {
     }
     expect(seen).toEqual([...times(2, 'stressed'), ...times(3, 'warm'), ...times(3, 'normal')])
     expect(processes.map(({ level }) => level)).toEqual(times(6, 'normal'))
+  })
+
+  it('go up together, also with those that remember how often it went wrong, and those that came later', async () => {
+    const { processes, period, join } = fleet(4)
+    const slow = { ...well, p99Ms: 3000 }
+    const first = (index: number): boolean => index < 2
+    for (let round = 0; round < 3; round += 1) {
+      await period(() => slow, first)
+      for (let times = 0; times < 14; times += 1) await period(() => well, first)
+    }
+    await join(2)
+    await join(3)
+    await period((index) => (index === 3 ? slow : well))
+    const seen: string[] = []
+    for (let times = 0; times < 30; times += 1) {
+      await period(() => well)
+      seen.push(processes.map(({ level }) => level).join(' '))
+    }
+    // A change goes round within a period, so none is seen twice on its way.
+    const apart = seen.filter((levels) => new Set(levels.split(' ')).size > 1)
+    expect(apart).toEqual([...new Set(apart)])
+    expect(seen.at(-1)).toBe('normal normal normal normal')
+  })
+
+  it('one that joins while all are about to go up does not hold them down', async () => {
+    const { processes, period, join } = fleet(3)
+    const first = (index: number): boolean => index < 2
+    await period((index) => (index === 0 ? { ...well, p99Ms: 3000 } : well), first)
+    for (let times = 0; times < 2; times += 1) await period(() => well, first)
+    await join(2)
+    expect(processes[2]!.level).toBe('stressed')
+    await period(() => well)
+    await period(() => well)
+    expect(processes.map(({ level }) => level)).toEqual(['warm', 'warm', 'warm'])
+  })
+
+  it('one that joins while all are well and on their way up is where they are, and why', async () => {
+    const { processes, period, join } = fleet(3)
+    await period(
+      (index) => (index === 0 ? { ...well, p99Ms: 3000 } : well),
+      (index) => index < 2,
+    )
+    // It is killed, and its post expires.
+    const [, left, joins] = processes as [SharedLevel, SharedLevel, SharedLevel]
+    for (let times = 0; left.level === 'stressed' && times < 10; times += 1) {
+      await period(
+        () => well,
+        (index) => index === 1,
+      )
+    }
+    expect(left).toMatchObject({ level: 'warm', multiplier: 0.75, cause: 'latency', ownLevel: 'normal' })
+    await join(2)
+    expect(joins).toMatchObject({ level: 'warm', multiplier: 0.75, cause: 'latency', ownLevel: 'normal' })
+    for (let times = 0; times < 3; times += 1) {
+      await period(
+        () => well,
+        (index) => index > 0,
+      )
+    }
+    expect([left.level, joins.level, left.cause, joins.cause]).toEqual(['normal', 'normal', undefined, undefined])
   })
 
   it('do not swing while one of them crashes and comes back as bad, again and again', async () => {

@@ -1,7 +1,8 @@
 // Limits that follow the load, over HTTP and on both stores. The load is what `sample` says it is.
 
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { connect } from 'node:net'
+import { createServer, ServerResponse } from 'node:http'
+import { connect, type AddressInfo } from 'node:net'
 import express from 'express'
 import { Redis } from 'ioredis'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
@@ -501,6 +502,103 @@ it('an app that hangs is stressed, by the age of what is in flight, and says so'
     shared: false,
     health: { ownLevel: 'stressed' },
   })
+}, 60_000)
+
+it('an app that hangs before it reads a body is stressed too, and what it does before counts once it has read it', async () => {
+  const late = { eventLoopMs: 600_000 }
+  const levels = presetLevels({ warm: { p99Ms: 500, ...late }, stressed: { p99Ms: 1000, ...late } })
+  const limiter = opened(
+    rampmeter({ adaptive: adaptive({ every: '1s', levels, controller: false }), policies: [perMinute(1000)] }),
+  )
+  const app = express()
+  const waiting: (() => void)[] = []
+  app.use(limiter)
+  // As one that asks a slow database who that is.
+  app.use((_req, _res, next) => void waiting.push(next))
+  app.use(express.json())
+  app.post('/', (_req, res) => void res.json({}))
+  const served = await serve(app)
+  const sockets = Array.from({ length: 30 }, () => {
+    const socket = connect(served.port, '127.0.0.1')
+    socket.on('error', () => {})
+    socket.resume()
+    socket.write('POST / HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{')
+    return socket
+  })
+  onTestFinished(() => sockets.forEach((socket) => socket.destroy()))
+  await vi.waitFor(() => expect(limiter.health()).toMatchObject({ level: 'stressed', cause: 'latency' }), 30_000)
+  for (const next of waiting) next()
+  for (const socket of sockets) socket.write('}')
+  // Of what is in flight the errors are not known yet.
+  await vi.waitFor(() => expect(limiter.health()).toMatchObject({ inFlight: 0, errorRate: 0 }), 20_000)
+  expect(limiter.health().p99Ms).toBeGreaterThan(1000)
+}, 90_000)
+
+it('how long the store takes to decide is not the app’s latency', async () => {
+  const store: Store = {
+    open(settings) {
+      const handle = memoryStore().open(settings)
+      return {
+        ...handle,
+        async decide(request) {
+          await new Promise((resolve) => setTimeout(resolve, 1200))
+          return await handle.decide(request)
+        },
+      }
+    },
+  }
+  const limiter = opened(
+    rampmeter({
+      adaptive: adaptive({ every: '500ms', sample: () => ({ eventLoopMs: 0 }), controller: false }),
+      policies: [perMinute(1000)],
+      store,
+      deadline: '30s',
+    }),
+  )
+  const app = express()
+  app.use(limiter)
+  app.get('/', (_req, res) => void res.json({}))
+  const served = await serve(app)
+  await Promise.all(Array.from({ length: 30 }, () => served.ask('/')))
+  await vi.waitFor(() => expect(limiter.health().errorRate).toBe(0), 20_000)
+  expect(limiter.health().p99Ms).toBeLessThan(1200)
+}, 60_000)
+
+it('a WebSocket that passes through the app is not in flight while it lasts; who only asks for one is', async () => {
+  const limiter = opened(
+    rampmeter({ adaptive: adaptive({ every: '100ms', controller: false }), policies: [perMinute(1000)] }),
+  )
+  const app = express()
+  app.use(limiter)
+  let opens = 0
+  app.get('/socket', (req) => {
+    opens += 1
+    req.socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n')
+  })
+  let hangs = 0
+  app.get('/hangs', () => void (hangs += 1))
+  const upgradeTo = (path: string, port: number): void => {
+    const socket = connect(port, '127.0.0.1')
+    onTestFinished(() => void socket.destroy())
+    socket.on('error', () => {})
+    socket.write(`GET ${path} HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`)
+  }
+
+  // As express-ws does it: with a response that is never sent.
+  const server = createServer((req, res) => void app(req, res))
+  server.on('upgrade', (req) => void app(req, new ServerResponse(req)))
+  onTestFinished(() => void server.close())
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  for (let one = 0; one < 3; one += 1) upgradeTo('/socket', port)
+  await vi.waitFor(() => expect(opens).toBe(3), 20_000)
+  expect(limiter.health().inFlight).toBe(0)
+
+  // A server without WebSockets answers as always.
+  const served = await serve(app)
+  upgradeTo('/hangs', served.port)
+  await vi.waitFor(() => expect(hangs).toBe(1), 20_000)
+  expect(limiter.health().inFlight).toBe(1)
 }, 60_000)
 
 it('what waits on purpose takes no place and says nothing of the app, also behind app.use', async () => {
