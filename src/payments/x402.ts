@@ -85,10 +85,10 @@ export function x402(options: X402Options): PaymentProvider<X402Offer> {
       signal: AbortSignal.timeout(timeout),
     })
     const answer = await readAnswer(response)
-    if (answer !== undefined && (response.ok || (response.status < 500 && !saysYes(answer)))) return answer
+    if (answer !== undefined && isVerdict(what, response.status, answer)) return answer
     throw new RampmeterError(
       'RAMPMETER_PAYMENT_PROVIDER',
-      `the x402 facilitator answered ${what} with status ${response.status} and no answer that can be read`,
+      `the x402 facilitator answered ${what} with status ${response.status}, and nothing that says whether the payment is ${what === 'verify' ? 'good' : 'settled'}`,
     )
   }
 
@@ -219,9 +219,15 @@ export function x402(options: X402Options): PaymentProvider<X402Offer> {
   }
 }
 
-/** Of `verify`, or of `settle`. */
-function saysYes({ isValid, success }: Record<string, unknown>): boolean {
-  return isValid === true || success === true
+/**
+ * Whether an answer says something of the payment. One that only says that the facilitator was asked wrongly, too often or without its
+ * credential does not: nobody who pays can mend that.
+ */
+function isVerdict(what: 'verify' | 'settle', status: number, answer: Record<string, unknown>): boolean {
+  const says = answer[what === 'verify' ? 'isValid' : 'success']
+  if (typeof says === 'boolean') return status < 300 || (status < 500 && !says)
+  // What it cannot read was written by who pays, and is no payment; whether it settled, it has to say.
+  return what === 'verify' && (status === 400 || status === 422)
 }
 
 /** Whether the facilitator names another payer than the authorisation; it need not name any. */

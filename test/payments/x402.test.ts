@@ -318,6 +318,31 @@ describe('x402', () => {
     expect(runs()).toBe(0)
   })
 
+  it('takes what says nothing of the payment for no answer: not for what the client did wrong', async () => {
+    const { ask, terms, facilitator, runs } = await stand(undefined, { challenges: 2 })
+    const payment = sign((await terms())[0]!)
+    const nothing = { isValid: undefined as never, error: 'too many requests' } as never
+    facilitator.verify = () => nothing
+    for (const status of [401, 403, 404, 429, 200]) {
+      facilitator.status = status
+      expect((await ask(payment)).status).toBe(503)
+    }
+    // What was asked is what the client wrote.
+    facilitator.status = 400
+    expect((await ask(payment)).status).toBe(402)
+    facilitator.status = 200
+    facilitator.verify = () => ({})
+    expect([(await ask(payment)).status, runs()]).toEqual([200, 1])
+  })
+
+  it.each([undefined, 'true'])('does not know what was settled where it is not said: success %s', async (success) => {
+    const { ask, terms, facilitator } = await stand()
+    facilitator.settle = () => ({ success: success as never })
+    const { status, json, headers } = await ask(sign((await terms())[0]!))
+    expect([status, json.detail]).toEqual([503, expect.stringContaining('is not known')])
+    expect(headers).not.toHaveProperty('payment-response')
+  })
+
   describe('of Solana', () => {
     const onSolana = {
       network: solana,
