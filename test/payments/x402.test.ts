@@ -461,6 +461,17 @@ describe('x402', () => {
     expect((await ask(payment)).status).toBe(200)
   })
 
+  it('tells a facilitator that cannot be reached as that, and not as an outage of the store', async () => {
+    const { ask, terms } = await stand(undefined, { facilitator: 'http://127.0.0.1:1' })
+    const payment = sign((await terms())[0]!)
+    const degraded: unknown[] = []
+    const hear = (message: unknown): void => void degraded.push(message)
+    subscribe('rampmeter:degraded', hear)
+    expect((await ask(payment)).status).toBe(503)
+    unsubscribe('rampmeter:degraded', hear)
+    expect(degraded).toMatchObject([{ state: 'unsettled', code: 'RAMPMETER_PAYMENT_PROVIDER' }])
+  })
+
   it('lets an authorisation that met a limit be shown again', async () => {
     let now = Date.now()
     const { ask, terms } = await stand(undefined, { quota: 1, store: memoryStore({ now: () => now }) })
