@@ -205,13 +205,11 @@ export class Pay {
   follow(res: Response, payment: FollowedPayment, client: Client, answerFailure: (unpaid: Unpaid) => void): void {
     const paid = this.#ofProviders.get(payment)
     if (paid === undefined) return
-    paid.follow(res, (failed) => {
-      if (failed === undefined) {
-        answerFailure(settlementLost)
-        return
-      }
+    paid.follow(res, async (failed) => {
+      if (failed === undefined) return () => answerFailure(settlementLost)
       void this.#challenges.failed(client)
-      void this.#demand(paid.bill, undefined, failed.reason, 402, failed.fields).then(answerFailure)
+      const demand = await this.#demand(paid.bill, undefined, failed.reason, 402, failed.fields)
+      return () => answerFailure(demand)
     })
   }
 

@@ -522,6 +522,77 @@ describe('x402', () => {
     expect((await ask(payment)).status).toBe(402)
   })
 
+  it.each<[string, Handle]>([
+    ['throws', (_, res) => res.json({ secret: 42 }) && Promise.reject(new Error('late'))],
+    ['answers again', (_, res) => res.json({ secret: 42 }) && res.status(404).json({ another: 'answer' })],
+    ['changes its head', (_, res) => res.json({ secret: 42 }) && res.status(500).removeHeader('Content-Type')],
+  ])('answers what was paid where the handler %s after it has answered', async (_, handle) => {
+    const { ask, terms, facilitator } = await stand(handle)
+    const payment = sign((await terms())[0]!)
+    const { status, json, headers } = await ask(payment)
+    expect([status, json, headers['content-type']]).toEqual([200, { secret: 42 }, 'application/json; charset=utf-8'])
+    facilitator.settle = () => ({ success: false, transaction: '' })
+    expect((await ask(sign((await terms())[0]!))).status).toBe(402)
+  })
+
+  it('tells a handler that has begun its answer that it has', async () => {
+    const told: unknown[] = []
+    const { ask, terms } = await stand((_, res) => {
+      res.write('begun')
+      told.push(res.headersSent)
+      try {
+        res.setHeader('X-Late', '1')
+      } catch (error) {
+        told.push((error as { code: string }).code)
+      }
+      res.end()
+    })
+    const { status, body, headers } = await ask(sign((await terms())[0]!))
+    expect([status, body, headers['x-late']]).toEqual([200, 'begun', undefined])
+    expect(told).toEqual([true, 'ERR_HTTP_HEADERS_SENT'])
+  })
+
+  it('lets nothing of a stream through while it is made out what would pay in its stead', async () => {
+    const facilitator = await startFacilitator()
+    facilitator.settle = () => ({ success: false, transaction: '' })
+    const onBase = x402({ facilitator: facilitator.url, network, asset, payTo, perCredit: '1000', extra })
+    let mayAsk = (): void => {}
+    let isPaid = false
+    const written = new Promise<void>((resolve) => (mayAsk = resolve))
+    const slow = {
+      ...onBase,
+      name: 'slow',
+      detect: () => undefined,
+      async challenge() {
+        if (isPaid) await written
+        return { way: {} }
+      },
+    }
+    const limiter = opened(rampmeter({ store: memoryStore(), policies: [], payments: { providers: [onBase, slow] } }))
+    await limiter.ready()
+    const app = expressVersions[0]!.express()
+    app.get('/', limiter.route({ price: { credits: 10 } }), async (_, res) => {
+      isPaid = true
+      res.write('secret')
+      await expect.poll(() => facilitator.settled.length).toBe(1)
+      for (let nth = 0; nth < 50; nth += 1) {
+        res.write('secret')
+        await new Promise((resolve) => setTimeout(resolve, 5))
+      }
+      mayAsk()
+      for (let nth = 0; nth < 50; nth += 1) {
+        res.write('secret')
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+      res.end()
+    })
+    const served = await serve(app)
+    const required = (await served.ask('/')).headers['payment-required'] as string
+    const [accepted] = decodePaymentRequiredHeader(required).accepts
+    const { status, body } = await served.ask('/', { headers: { 'payment-signature': sign(accepted!) } })
+    expect([status, body.includes('secret')]).toEqual([402, false])
+  })
+
   it('settles `upto` to what was said before the answer began, never above', async () => {
     for (const [said, amount] of [
       [3, '3000'],
