@@ -215,6 +215,7 @@ export function rampmeter<Tier extends string = PresetTier, Pool extends string 
     otherFields: [
       ...(verifiers.length === 0 ? [] : ['WWW-Authenticate']),
       ...verifiers.flatMap(({ fieldNames = [] }) => fieldNames),
+      ...new Set(payments?.providers.flatMap(({ fieldNames = [] }) => fieldNames)),
       ...(settings.tickets === undefined ? [] : ['RateLimit-Ticket']),
     ],
   })

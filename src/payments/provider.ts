@@ -79,6 +79,8 @@ export interface PaymentProvider<Own extends Offer = Offer> {
   readonly name: string
   /** Whether it can set money aside until the app captures or releases it: else prices with `hold` are not offered. */
   readonly holds: boolean
+  /** The fields it may give a response, so that scripts of other origins can be let read them. */
+  readonly fieldNames?: readonly string[]
   /** Finds a payment of this provider in a request; says what is wrong with one that cannot be read (400). It asks nobody. */
   detect(req: Request, bill: Bill): Own | { readonly malformed: string } | undefined
   /** Says how to pay. `error`: why the payment that came was not taken. */

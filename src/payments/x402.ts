@@ -110,6 +110,7 @@ export function x402(options: X402Options): PaymentProvider<X402Offer> {
   return {
     name: 'x402',
     holds: false,
+    fieldNames: ['PAYMENT-REQUIRED', 'PAYMENT-RESPONSE'],
 
     async ready() {
       const lack = lackOf(await supported(), schemes, network)

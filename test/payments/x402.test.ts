@@ -945,6 +945,17 @@ describe('x402', () => {
     })
   })
 
+  it('lets scripts of other origins read what to pay, and what was paid', async () => {
+    const facilitator = await startFacilitator()
+    const onBase = x402({ facilitator: facilitator.url, network, asset, payTo, perCredit: '1000', extra })
+    const limiter = opened(rampmeter({ exposeHeaders: true, policies: [], payments: { providers: [onBase, onBase] } }))
+    const app = expressVersions[0]!.express()
+    app.get('/', limiter.route({ price: { credits: 10 } }), (_, res) => res.json({}))
+    const { headers } = await (await serve(app)).ask('/')
+    const names = String(headers['access-control-expose-headers']).split(/, */)
+    expect(names.filter((name) => name.startsWith('PAYMENT'))).toEqual(['PAYMENT-REQUIRED', 'PAYMENT-RESPONSE'])
+  })
+
   it('is paid by pacedFetch, within the budget of its owner', async () => {
     const { served, facilitator } = await stand()
     let asked = 0
