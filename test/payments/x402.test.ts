@@ -472,6 +472,11 @@ describe('x402', () => {
     expect(degraded).toMatchObject([{ state: 'unsettled', code: 'RAMPMETER_PAYMENT_PROVIDER' }])
   })
 
+  it('waits for a credential no longer than for the facilitator', async () => {
+    const { ask, terms } = await stand(undefined, { headers: () => new Promise(() => {}), timeout: '100ms' })
+    expect((await ask(sign((await terms())[0]!))).status).toBe(503)
+  })
+
   it('lets an authorisation that met a limit be shown again', async () => {
     let now = Date.now()
     const { ask, terms } = await stand(undefined, { quota: 1, store: memoryStore({ now: () => now }) })
