@@ -5,7 +5,7 @@
 --        1 balance; 2 grant: how much, an idempotency key's hash or '', a purchase's or '', what the app calls it or ''; 3 hold: charge, how much, for how long in microseconds;
 --        4 capture: charge, how much or -1 for all; 5 release: charge; 6 refund: charge, how much or -1 for the rest, key or '';
 --        7 settle: charge, total; 8 cancel: charge; 9 history: since (ms), how many, after which id or '', 1 for the newest first; 10 sum up: 1 to rebuild the totals;
---        11 take back: purchase, by whom, how (1 the most so far, 2 once, 3 return), so much of its price, the price, what it is called or ''
+--        11 take back: purchase, by whom, how (1 the most so far, 2 once, 3 return), so much of its price, the price, what it is called or '', 1 to do it later where the purchase is not known
 -- RETURNS integers: why it was not done (0 it was; 1 unknown charge, 2 too little credit, 3 above what there is, 4 captured before,
 --         5 released before, 6 expired, 7 no hold, 8 the key stands for another amount, 9 too much, 10 not spent, 11 no such
 --         account),
@@ -57,7 +57,7 @@ elseif what == CANCEL then
   ledger.cancel(account, plan[3])
 elseif what == TAKE_BACK then
   local moved, first
-  code, moved, first = ledger.take_back(account, plan[3], plan[4], plan[5], plan[6], plan[7], plan[8])
+  code, moved, first = ledger.take_back(account, plan[3], plan[4], plan[5], plan[6], plan[7], plan[8], plan[9] == 1)
   more = { moved, first }
 elseif what == SUM then
   local before = {}

@@ -71,6 +71,12 @@ export class Pay {
   readonly #decider: Decider
   readonly #deadlineMs: number
   readonly #onFailure: (error: unknown) => void
+  /** Its own errors, as of a connection, would be taken for the store's. */
+  readonly #onProviderFailure = (error: unknown): void => {
+    const isOurs = error instanceof RampmeterError
+    const said = isOurs ? error : new RampmeterError('RAMPMETER_PAYMENT_PROVIDER', 'it failed', { cause: error })
+    this.#onFailure(said)
+  }
   readonly #ledger: LedgerInternals | undefined
   readonly #giveBacks: PaymentGiveBacks | undefined
   readonly #detach: (() => Promise<void>) | undefined
@@ -199,13 +205,11 @@ export class Pay {
   follow(res: Response, payment: FollowedPayment, client: Client, answerFailure: (unpaid: Unpaid) => void): void {
     const paid = this.#ofProviders.get(payment)
     if (paid === undefined) return
-    paid.follow(res, (failed) => {
-      if (failed === undefined) {
-        answerFailure(settlementLost)
-        return
-      }
+    paid.follow(res, async (failed) => {
+      if (failed === undefined) return () => answerFailure(settlementLost)
       void this.#challenges.failed(client)
-      void this.#demand(paid.bill, undefined, failed.reason, 402, failed.fields).then(answerFailure)
+      const demand = await this.#demand(paid.bill, undefined, failed.reason, 402, failed.fields)
+      return () => answerFailure(demand)
     })
   }
 
@@ -370,7 +374,7 @@ export class Pay {
             return outcomeOfIt
           })
         } catch (error) {
-          this.#onFailure(error)
+          this.#onProviderFailure(error)
           await giveAllBack()
           return providerAway
         }
@@ -382,7 +386,7 @@ export class Pay {
           await giveAllBack()
           return await this.#demand(bill, undefined, verified.reason, 402, verified.fields)
         }
-        const payment = new ProviderPayment(provider, offer, bill, forget, this.#unanswered, this.#onFailure)
+        const payment = new ProviderPayment(provider, offer, bill, forget, this.#unanswered, this.#onProviderFailure)
         this.#ofProviders.set(payment, payment)
         if (this.#answers.has(bill)) this.#answers.add(payment)
         return { payment }
@@ -429,7 +433,7 @@ export class Pay {
         else told.set(name, { provider, challenges: [challenge] })
       } catch (failure) {
         // The other ways are still told.
-        this.#onFailure(failure)
+        this.#onProviderFailure(failure)
       }
     }
     for (const { provider, challenges } of told.values()) {

@@ -1,7 +1,7 @@
 -- The twin of src/stores/ledger.ts: what happens to an account's credits. An account is a hash of five totals, and beside it, with
 -- its key and the same hash tag: `:s` the stream of its movements, `:h` what is held by when it falls back, `:k` the sum of the
 -- movements that were trimmed, `:c:<id>` a charge or hold, `:i:<hash>` an idempotency key, `:p:<hash>` a purchase: a hash of the
--- credits it gave, what has been taken back of them in all, and by whom.
+-- credits it gave, what has been taken back of them in all, and by whom; and what was asked for before it was told.
 --
 -- Granted is available + held + spent - refunded, at every moment: each movement changes both sides by the same.
 local function make_ledger()
@@ -74,6 +74,7 @@ local function make_ledger()
   -- Makes a movement. `ref` is what it concerns.
   local function move(account, kind, available, held, ref)
     add(account.sums, kind, available, held)
+    account.known = true
     local stream = account.key .. ':s'
     account.id = redis.call('XADD', stream, '*', 't', kind, 'a', whole(available), 'h', whole(held), 'r', ref)
     write(account.key, account.sums)
@@ -270,26 +271,36 @@ local function make_ledger()
     return account.key .. ':p:' .. name
   end
 
-  -- Adds credits that were bought, and remembers by which purchase.
-  function ledger.buy(account, amount, name, ref)
-    local code = ledger.grant(account, amount, ref)
-    if code ~= 0 or name == '' then return code end
-    local key = purchase_key(account, name)
-    local before = tonumber(redis.call('HMGET', key, 'credits')[1] or 0)
-    redis.call('HSET', key, 'credits', whole(before + amount))
-    redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
-    return code
-  end
-
   local MOST_SO_FAR, ONCE, RETURNED = 1, 2, 3
+
+  -- Remembers what a purchase is asked for that was not told yet: of each who asks the share of its price, and what that is called.
+  local function ask_early(key, early, by, how, part, price, ref)
+    local shares = early and cjson.decode(early) or {}
+    local own
+    for _, share in ipairs(shares) do
+      if share[1] == by then own = share end
+    end
+    if how == RETURNED then part, price = 0, 1 end
+    if not own then
+      shares[#shares + 1] = { by, part, price, ref }
+    elseif how == RETURNED or (how == MOST_SO_FAR and part * own[3] > own[2] * price) then
+      own[2], own[3] = part, price
+    end
+    redis.call('HSET', key, 'early', cjson.encode(shares))
+    redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
+  end
 
   -- Takes back of a purchase what a part of its price bought, or returns that. `by` is who asks: the most that it asked for counts,
   -- or what it asked for first, or nothing any more. Together they take no more than it gave. Tells what was taken (or, below zero,
   -- returned) by that, and 1 where `by` asked for the first time.
-  function ledger.take_back(account, name, by, how, part, price, ref)
+  -- Of one that was not told yet it is taken when it is, if `early` says so.
+  function ledger.take_back(account, name, by, how, part, price, ref, early)
     local key, field = purchase_key(account, name), 'by:' .. by
-    local row = redis.call('HMGET', key, 'credits', 'taken', field)
-    if not row[1] then return UNKNOWN, 0, 0 end
+    local row = redis.call('HMGET', key, 'credits', 'taken', field, 'early')
+    if not row[1] then
+      if early then ask_early(key, row[4], by, how, part, price, ref) end
+      return UNKNOWN, 0, 0
+    end
     local credits, taken, before = tonumber(row[1]), tonumber(row[2] or 0), tonumber(row[3] or 0)
     local amount = math.max(0, math.min(credits, math.floor(credits * part / price)))
     if how == MOST_SO_FAR then
@@ -306,6 +317,23 @@ local function make_ledger()
     redis.call('HSET', key, 'taken', whole(more), field, whole(amount))
     redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
     return 0, moved, row[3] and 0 or 1
+  end
+
+  -- Adds credits that were bought, and remembers by which purchase.
+  function ledger.buy(account, amount, name, ref)
+    local code = ledger.grant(account, amount, ref)
+    if code ~= 0 or name == '' then return code end
+    local key, id = purchase_key(account, name), account.id
+    local before = redis.call('HMGET', key, 'credits', 'early')
+    redis.call('HSET', key, 'credits', whole((tonumber(before[1]) or 0) + amount))
+    redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
+    if not before[1] and before[2] then
+      for _, share in ipairs(cjson.decode(before[2])) do
+        ledger.take_back(account, name, share[1], ONCE, share[2], share[3], share[4])
+      end
+      account.id = id
+    end
+    return code
   end
 
   -- One of the same name is the same, told again: whatever became of it.

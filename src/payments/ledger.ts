@@ -178,14 +178,14 @@ export interface LedgerInternals {
    * Takes back, or returns, what a part of a purchase's price bought.
    *
    * @param by who asks, such as a dispute: of each, only the most, the first, or nothing counts, as `how` says; `ref`: what the
-   * history calls it
+   * history calls it; `early`: of a purchase that is not known yet, it is taken when that is told
    * @returns how much was taken, below zero where it was returned; whether `by` asked for the first time; and the balance.
    * Undefined where no such purchase is known
    */
   readonly takeBack: (
     account: string,
     purchase: string,
-    asked: { by: string; how: TakeBack; part: number; price: number; ref: string },
+    asked: { by: string; how: TakeBack; part: number; price: number; ref: string; early: boolean },
   ) => Promise<{ moved: number; first: boolean; balance: CreditBalance } | undefined>
   /** Counts a limiter that uses it, whose payments can be captured later by their ids; the last to leave closes it. */
   readonly attach: (providers: readonly PaymentProvider[]) => () => Promise<void>

@@ -50,24 +50,22 @@ export class ProviderPayment implements FollowedPayment {
   /**
    * Takes the money before the answer begins; a deposit is taken when the app says so.
    *
-   * @param answerFailure answers in the handler's stead; undefined where the provider did not answer
+   * @param failureAnswer makes what answers in the handler's stead; undefined where the provider did not answer
    */
-  follow(res: Response, answerFailure: (failed: FailedPayment | undefined) => void): void {
+  follow(res: Response, failureAnswer: (failed: FailedPayment | undefined) => Promise<() => void>): void {
     if (this.#bill.holdMs !== null) return
     beforeFirstByte(res, async (status) => {
       // It was given up, or taken when the handler had not answered for long.
-      if (this.#state !== 'offered' || isFree(status, this.#bill)) return undefined
+      if (this.#state !== 'offered' || isFree(status, this.#bill)) return {}
       let outcome: PaymentOutcome
       try {
         outcome = await this.#take(this.credits)
       } catch (error) {
         // It may have been taken, or not: the authorisation is not good for a second try.
         this.#onFailure(error)
-        return () => answerFailure(undefined)
+        return { instead: await failureAnswer(undefined) }
       }
-      if (!outcome.paid) return () => answerFailure(outcome)
-      for (const [name, value] of Object.entries(outcome.fields ?? {})) res.setHeader(name, value)
-      return undefined
+      return outcome.paid ? { fields: outcome.fields } : { instead: await failureAnswer(outcome) }
     })
   }
 

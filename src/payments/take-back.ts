@@ -77,18 +77,23 @@ export function createTakeBack(options: TakeBackOptions): (event: StripeEvent) =
     const taken =
       ledger === undefined || change.what === 'inquiry'
         ? undefined
-        : ((await ofPurchase(ledger, account, payment, change, object)) ??
+        : ((await ofPurchase(ledger, account, payment, change, object, !isName(named))) ??
           (isName(named) ? await byPrice(ledger, account, change, event) : undefined))
     tell(change, object, account, taken ?? untaken(event))
   }
 
-  /** In proportion to what the purchase gave; undefined where the ledger knows of none. */
+  /**
+   * In proportion to what the purchase gave; undefined where the ledger knows of none.
+   *
+   * @param early what is not known yet may be told later: Stripe keeps no order, and sends again what failed
+   */
   async function ofPurchase(
     ledger: CreditLedger,
     account: string,
     { intent }: Payment,
     { what }: Change,
     object: StripeEvent['data']['object'],
+    early: boolean,
   ): Promise<Taken | undefined> {
     if (intent === undefined) return undefined
     const share = what === 'refund' ? shareOfCharge(object) : await shareOfDispute(object, intent)
@@ -99,6 +104,7 @@ export function createTakeBack(options: TakeBackOptions): (event: StripeEvent) =
       how,
       ...share,
       ref: what === 'refund' ? intent : by,
+      early,
     })
     return done && { credits: Math.max(0, done.moved), balance: done.balance, first: done.first }
   }

@@ -27,7 +27,7 @@ export interface X402Options {
   extra?: Readonly<Record<string, unknown>>
   /** How long an authorisation is to be good for, in whole seconds. Default 60. */
   maxTimeoutSeconds?: number
-  /** The longest the facilitator is waited for. Default 5 s. */
+  /** The longest the facilitator, and `headers`, are waited for. Default 5 s. */
   timeout?: Duration
   /** Header fields for the facilitator, such as a credential of yours there; asked for each call. */
   headers?: () => Readonly<Record<string, string>> | Promise<Readonly<Record<string, string>>>

@@ -72,34 +72,39 @@ export function x402(options: X402Options): PaymentProvider<X402Offer> {
     return undefined
   }
 
-  async function ask(what: 'verify' | 'settle', offer: X402Offer, credits: number): Promise<Record<string, unknown>> {
-    const response = await fetch(`${facilitator}/${what}`, {
-      method: 'POST',
-      headers: { ...(await headers?.()), 'content-type': 'application/json' },
-      body: JSON.stringify({
-        x402Version: 2,
-        paymentPayload: offer.payload,
-        paymentRequirements: requirements(offer.scheme, credits),
-      }),
+  async function send(path: string, ms: number, body?: string): Promise<Response> {
+    const signal = AbortSignal.timeout(ms)
+    // A credential may have to be fetched, which may hang as well.
+    const credential = await before(signal, headers?.())
+    const fields = { ...credential, ...(body !== undefined && { 'content-type': 'application/json' }) }
+    return await fetch(`${facilitator}/${path}`, {
+      method: body === undefined ? 'GET' : 'POST',
+      headers: fields,
+      ...(body !== undefined && { body }),
       redirect: 'error',
-      signal: AbortSignal.timeout(timeout),
+      signal,
     })
+  }
+
+  async function ask(what: 'verify' | 'settle', offer: X402Offer, credits: number): Promise<Record<string, unknown>> {
+    const body = JSON.stringify({
+      x402Version: 2,
+      paymentPayload: offer.payload,
+      paymentRequirements: requirements(offer.scheme, credits),
+    })
+    const response = await send(what, timeout, body)
     const answer = await readAnswer(response)
-    if (answer !== undefined && (response.ok || (response.status < 500 && !saysYes(answer)))) return answer
+    if (answer !== undefined && isVerdict(what, response.status, answer)) return answer
     throw new RampmeterError(
       'RAMPMETER_PAYMENT_PROVIDER',
-      `the x402 facilitator answered ${what} with status ${response.status} and no answer that can be read`,
+      `the x402 facilitator answered ${what} with status ${response.status}, and nothing that says whether the payment is ${what === 'verify' ? 'good' : 'settled'}`,
     )
   }
 
   /** What the facilitator says that it settles; undefined where it does not answer that. */
   async function supported(): Promise<Record<string, unknown> | undefined> {
     try {
-      const response = await fetch(`${facilitator}/supported`, {
-        headers: { ...(await headers?.()) },
-        redirect: 'error',
-        signal: AbortSignal.timeout(Math.min(timeout, longestLookMs)),
-      })
+      const response = await send('supported', Math.min(timeout, longestLookMs))
       const answer = await readAnswer(response)
       return response.ok ? answer : undefined
     } catch {
@@ -220,9 +225,15 @@ export function x402(options: X402Options): PaymentProvider<X402Offer> {
   }
 }
 
-/** Of `verify`, or of `settle`. */
-function saysYes({ isValid, success }: Record<string, unknown>): boolean {
-  return isValid === true || success === true
+/**
+ * Whether an answer says something of the payment. One that only says that the facilitator was asked wrongly, too often or without its
+ * credential does not: nobody who pays can mend that.
+ */
+function isVerdict(what: 'verify' | 'settle', status: number, answer: Record<string, unknown>): boolean {
+  const says = answer[what === 'verify' ? 'isValid' : 'success']
+  if (typeof says === 'boolean') return status < 300 || (status < 500 && !says)
+  // What it cannot read was written by who pays, and is no payment; whether it settled, it has to say.
+  return what === 'verify' && (status === 400 || status === 422)
 }
 
 /** Whether the facilitator names another payer than the authorisation; it need not name any. */
@@ -244,6 +255,14 @@ function mustBeOurs(settled: Record<string, unknown>, offer: X402Offer, { networ
     'RAMPMETER_PAYMENT_PROVIDER',
     `the x402 facilitator says that it settled, and the ${differs} it tells is not that of the payment; look whether ${network} is its network, and whether it was taken`,
   )
+}
+
+/** What there is before a signal aborts. */
+async function before<T>(signal: AbortSignal, work: T | Promise<T>): Promise<T> {
+  return await new Promise((resolve, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true })
+    Promise.resolve(work).then(resolve, reject)
+  })
 }
 
 const otherNetwork = 'its network is not what is offered here'

@@ -2,7 +2,7 @@ import type { Charge } from './store.ts'
 import { historyOf, type CreditsState } from './credits.ts'
 import { Account, accountOf, type LedgerStore } from './ledger.ts'
 
-/** The accounts in this process. Only who is granted credits has one, so no outsider can fill them. */
+/** The accounts in this process. Only who is granted credits, or bought some, has one, so no outsider can fill them. */
 export class Accounts {
   readonly #accounts = new Map<string, Account>()
 
@@ -24,8 +24,8 @@ export class Accounts {
         const known = this.#accounts.get(name)
         const account = known ?? new Account()
         const answer = account.open(now, history).do(call, now)
-        if (known === undefined && (answer.id !== undefined || call.does === 'cancel'))
-          this.#accounts.set(name, account)
+        const remembers = answer.id !== undefined || call.does === 'cancel' || (call.does === 'take-back' && call.early)
+        if (known === undefined && remembers) this.#accounts.set(name, account)
         return answer
       },
       history: async (name, asked) => this.#accounts.get(name)?.open(clock(), Infinity).history(asked) ?? [],

@@ -91,6 +91,8 @@ export type LedgerCall =
       readonly price: number
       /** What the movement is to be called in the history; empty for nothing. */
       readonly ref: string
+      /** Of a purchase that is not known yet it is taken when it is told; else nothing is remembered. */
+      readonly early: boolean
     }
 
 /** The most that was asked for so far; what was asked for first; or nothing any more. */
@@ -165,12 +167,28 @@ interface StoredCharge {
 }
 
 interface StoredPurchase {
-  credits: number
+  /** Undefined until it is told. */
+  credits: number | undefined
   /** What all together asked back, which may be more than there was. */
   taken: number
   /** What each asked back. */
   readonly by: Map<string, number>
+  /** What each asked back of it before it was told: a part of its price, and what that is called. */
+  readonly early: Map<string, { part: number; price: number; readonly ref: string }>
   until: number
+}
+
+type AskedBack = Pick<Extract<LedgerCall, { does: 'take-back' }>, 'by' | 'how' | 'part' | 'price' | 'ref'>
+type TakenBack = Required<Pick<LedgerAnswer, 'code' | 'moved' | 'first'>>
+
+/** Remembers what a purchase is asked for that was not told yet. */
+function askEarly({ early }: StoredPurchase, { by, how, ref, ...asked }: AskedBack): void {
+  const { part, price } = how === 'returned' ? { part: 0, price: 1 } : asked
+  const own = early.get(by)
+  if (own === undefined) early.set(by, { part, price, ref })
+  else if (how === 'returned' || (how === 'most' && part * own.price > own.part * price)) {
+    Object.assign(own, { part, price })
+  }
 }
 
 const notHeld: Record<Exclude<StoredCharge['state'], 'held'>, LedgerCode> = {
@@ -401,25 +419,35 @@ export class Account {
   #buy({ amount, purchase: name, ref }: Extract<LedgerCall, { does: 'grant' }>, now: number): LedgerCode {
     const code = this.#grant(amount, ref, now)
     if (code !== 'done' || name === '') return code
-    const purchase = this.#purchaseOf(name, now) ?? { credits: 0, taken: 0, by: new Map<string, number>(), until: 0 }
-    purchase.credits += amount
+    const purchase = this.#purchaseOf(name, now)
+    const isTold = purchase.credits !== undefined
+    purchase.credits = (purchase.credits ?? 0) + amount
     purchase.until = now + purchaseKeptUs
     this.#purchases.set(name, purchase)
+    if (isTold) return code
+    for (const [by, share] of purchase.early) this.#takeOf(purchase, { by, how: 'once', ...share }, now)
     return code
   }
 
-  #purchaseOf(name: string, now: number): StoredPurchase | undefined {
+  #purchaseOf(name: string, now: number): StoredPurchase {
     const purchase = this.#purchases.get(name)
-    return purchase === undefined || purchase.until <= now ? undefined : purchase
+    if (purchase !== undefined && purchase.until > now) return purchase
+    return { credits: undefined, taken: 0, by: new Map(), early: new Map(), until: 0 }
   }
 
-  #takeBack(
-    { purchase: name, by, how, part, price, ref }: Extract<LedgerCall, { does: 'take-back' }>,
-    now: number,
-  ): Required<Pick<LedgerAnswer, 'code' | 'moved' | 'first'>> {
+  #takeBack({ purchase: name, early, ...asked }: Extract<LedgerCall, { does: 'take-back' }>, now: number): TakenBack {
     const purchase = this.#purchaseOf(name, now)
-    if (purchase === undefined) return { code: 'unknown', moved: 0, first: false }
-    const { credits, taken } = purchase
+    if (purchase.credits !== undefined) return this.#takeOf(purchase, asked, now)
+    if (early) {
+      askEarly(purchase, asked)
+      purchase.until = now + purchaseKeptUs
+      this.#purchases.set(name, purchase)
+    }
+    return { code: 'unknown', moved: 0, first: false }
+  }
+
+  #takeOf(purchase: StoredPurchase, { by, how, part, price, ref }: AskedBack, now: number): TakenBack {
+    const { credits = 0, taken } = purchase
     const asked = purchase.by.get(by)
     const before = asked ?? 0
     const worth = Math.max(0, Math.min(credits, Math.floor((credits * part) / price)))

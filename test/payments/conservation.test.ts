@@ -131,7 +131,14 @@ function subjectOn(store: Store, wait: (ms: number) => void): Subject {
       }
       case 'take back': {
         const { how, part, price } = one
-        return await takeBack(account, `pi_${one.purchase}`, { by: `dp_${one.by}`, how, part, price, ref: '' })
+        return await takeBack(account, `pi_${one.purchase}`, {
+          by: `dp_${one.by}`,
+          how,
+          part,
+          price,
+          ref: '',
+          early: one.by === 0,
+        })
       }
       case 'wait':
         return wait(one.ms)

@@ -27,6 +27,8 @@ interface Till {
   /** Sends it twice, as Stripe may. */
   readonly tell: (told: Told) => Promise<void>
   readonly tellOnce: (told: Told) => Promise<Reply>
+  /** Stripe tells of the purchase. */
+  readonly sell: () => Promise<void>
   readonly has: (available: number) => Promise<void>
 }
 
@@ -53,7 +55,11 @@ async function till(
   const disputes: StripeDispute[] = []
   const selling = await serveWebhook(stripeCredits({ ledger, webhookSecret, credits: () => 1000 }))
   const object = paidSession({ payment_intent: 'pi_1', amount_total: 900, currency: 'eur' })
-  if (known) await send(selling, eventOf({ type: 'checkout.session.completed', object }))
+  const sell = async (): Promise<void> => {
+    const sold = await send(selling, eventOf({ type: 'checkout.session.completed', object }))
+    expect(sold.status).toBe(200)
+  }
+  if (known) await sell()
   const { webhook } = stripe({
     client,
     currency: 'usd',
@@ -67,6 +73,7 @@ async function till(
   return {
     ledger,
     disputes,
+    sell,
     async tell(told) {
       const payload = eventOf(told)
       for (let nth = 0; nth < 2; nth += 1) expect((await send(served, payload)).status).toBe(200)
@@ -190,6 +197,42 @@ describe.each(stores)('what a purchase gave, $name', ({ makeStore }) => {
       { inquiry: true, credits: 0 },
       { inquiry: false, credits: 1000 },
     ])
+  })
+
+  it('is taken back when it is told, where that is told after its refund or dispute', async () => {
+    const late = async (...told: Told[]): Promise<Till> => {
+      const made = await till(await makeStore(), { named: false, known: false })
+      for (const one of told) await made.tell(one)
+      await made.has(0)
+      await made.sell()
+      await made.sell()
+      return made
+    }
+    const refunded = await late(refund(300), refund(600, 300), refund(300))
+    await refunded.has(334)
+    // What comes once more is known, and what comes besides is counted beside it.
+    await refunded.tell(refund(600, 300))
+    await refunded.has(334)
+    await refunded.tell(dispute('created', 'needs_response'))
+    await refunded.has(0)
+    await refunded.tell(dispute('closed', 'won'))
+    await refunded.has(334)
+    const entries = await refunded.ledger.history(account, { limit: 2 })
+    expect(entries.map(({ type, available, ref }) => [type, available, ref])).toEqual([
+      ['grant', 1000, expect.stringContaining('stripe:')],
+      ['revoke', -666, 'pi_1'],
+    ])
+
+    const disputed = await late(dispute('created', 'needs_response'))
+    await disputed.has(0)
+    expect(disputed.disputes).toMatchObject([{ account, credits: 0 }])
+    await disputed.tell(dispute('closed', 'won'))
+    await disputed.has(1000)
+
+    const won = await late(dispute('created', 'needs_response'), dispute('closed', 'won'))
+    await won.has(1000)
+    await won.tell(dispute('created', 'needs_response'))
+    await won.has(1000)
   })
 
   it('is told of once, also where several processes hear of it, and where nothing was left to take', async () => {

@@ -49,7 +49,6 @@ async function stand(
     store = memoryStore(),
     quota = 1000,
     challenges = 20,
-    exposeHeaders = false,
     version = expressVersions[0]!,
     price = {},
     ...options
@@ -57,7 +56,6 @@ async function stand(
     store?: Store
     quota?: number
     challenges?: number
-    exposeHeaders?: boolean
     version?: (typeof expressVersions)[0]
     price?: Partial<Price>
   } = {},
@@ -66,7 +64,6 @@ async function stand(
   const limiter = opened(
     rampmeter({
       store,
-      exposeHeaders,
       identify: [apiKey({ lookup: (key) => (key === 'acme' ? { id: 'acme', type: 'agent' } : null) })],
       policies: [tokenBucket({ quota, window: '1h' })],
       payments: {
@@ -209,19 +206,6 @@ describe('x402', () => {
     expect(facilitator.settled.map(({ paymentRequirements }) => paymentRequirements.amount)).toEqual(['10000'])
   })
 
-  it('lets scripts of other origins read its terms and its receipt', async () => {
-    const { ask, terms } = await stand(undefined, { exposeHeaders: true })
-    const exposed = ({ headers }: Reply): string[] =>
-      String(headers['access-control-expose-headers']).toLowerCase().split(', ')
-    const unpaid = await ask()
-    expect(unpaid.headers).toHaveProperty('payment-required')
-    expect(exposed(unpaid)).toContain('payment-required')
-    const [accepted] = await terms()
-    const paid = await ask(sign(accepted!))
-    expect(paid.headers).toHaveProperty('payment-response')
-    expect(exposed(paid)).toContain('payment-response')
-  })
-
   it('takes nothing of a quota from who is only asked', async () => {
     const { ask, terms } = await stand(undefined, { quota: 1 })
     await ask()
@@ -332,6 +316,31 @@ describe('x402', () => {
     facilitator.verify = () => ({ isValid: false, invalidReason: 'insufficient_funds' })
     expect((await ask(payment)).json.detail).toContain('insufficient_funds')
     expect(runs()).toBe(0)
+  })
+
+  it('takes what says nothing of the payment for no answer: not for what the client did wrong', async () => {
+    const { ask, terms, facilitator, runs } = await stand(undefined, { challenges: 2 })
+    const payment = sign((await terms())[0]!)
+    const nothing = { isValid: undefined as never, error: 'too many requests' } as never
+    facilitator.verify = () => nothing
+    for (const status of [401, 403, 404, 429, 200]) {
+      facilitator.status = status
+      expect((await ask(payment)).status).toBe(503)
+    }
+    // What was asked is what the client wrote.
+    facilitator.status = 400
+    expect((await ask(payment)).status).toBe(402)
+    facilitator.status = 200
+    facilitator.verify = () => ({})
+    expect([(await ask(payment)).status, runs()]).toEqual([200, 1])
+  })
+
+  it.each([undefined, 'true'])('does not know what was settled where it is not said: success %s', async (success) => {
+    const { ask, terms, facilitator } = await stand()
+    facilitator.settle = () => ({ success: success as never })
+    const { status, json, headers } = await ask(sign((await terms())[0]!))
+    expect([status, json.detail]).toEqual([503, expect.stringContaining('is not known')])
+    expect(headers).not.toHaveProperty('payment-response')
   })
 
   describe('of Solana', () => {
@@ -452,6 +461,22 @@ describe('x402', () => {
     expect((await ask(payment)).status).toBe(200)
   })
 
+  it('tells a facilitator that cannot be reached as that, and not as an outage of the store', async () => {
+    const { ask, terms } = await stand(undefined, { facilitator: 'http://127.0.0.1:1' })
+    const payment = sign((await terms())[0]!)
+    const degraded: unknown[] = []
+    const hear = (message: unknown): void => void degraded.push(message)
+    subscribe('rampmeter:degraded', hear)
+    expect((await ask(payment)).status).toBe(503)
+    unsubscribe('rampmeter:degraded', hear)
+    expect(degraded).toMatchObject([{ state: 'unsettled', code: 'RAMPMETER_PAYMENT_PROVIDER' }])
+  })
+
+  it('waits for a credential no longer than for the facilitator', async () => {
+    const { ask, terms } = await stand(undefined, { headers: () => new Promise(() => {}), timeout: '100ms' })
+    expect((await ask(sign((await terms())[0]!))).status).toBe(503)
+  })
+
   it('lets an authorisation that met a limit be shown again', async () => {
     let now = Date.now()
     const { ask, terms } = await stand(undefined, { quota: 1, store: memoryStore({ now: () => now }) })
@@ -500,6 +525,77 @@ describe('x402', () => {
     // It may have been settled, so it is not good for another.
     facilitator.down = undefined
     expect((await ask(payment)).status).toBe(402)
+  })
+
+  it.each<[string, Handle]>([
+    ['throws', (_, res) => res.json({ secret: 42 }) && Promise.reject(new Error('late'))],
+    ['answers again', (_, res) => res.json({ secret: 42 }) && res.status(404).json({ another: 'answer' })],
+    ['changes its head', (_, res) => res.json({ secret: 42 }) && res.status(500).removeHeader('Content-Type')],
+  ])('answers what was paid where the handler %s after it has answered', async (_, handle) => {
+    const { ask, terms, facilitator } = await stand(handle)
+    const payment = sign((await terms())[0]!)
+    const { status, json, headers } = await ask(payment)
+    expect([status, json, headers['content-type']]).toEqual([200, { secret: 42 }, 'application/json; charset=utf-8'])
+    facilitator.settle = () => ({ success: false, transaction: '' })
+    expect((await ask(sign((await terms())[0]!))).status).toBe(402)
+  })
+
+  it('tells a handler that has begun its answer that it has', async () => {
+    const told: unknown[] = []
+    const { ask, terms } = await stand((_, res) => {
+      res.write('begun')
+      told.push(res.headersSent)
+      try {
+        res.setHeader('X-Late', '1')
+      } catch (error) {
+        told.push((error as { code: string }).code)
+      }
+      res.end()
+    })
+    const { status, body, headers } = await ask(sign((await terms())[0]!))
+    expect([status, body, headers['x-late']]).toEqual([200, 'begun', undefined])
+    expect(told).toEqual([true, 'ERR_HTTP_HEADERS_SENT'])
+  })
+
+  it('lets nothing of a stream through while it is made out what would pay in its stead', async () => {
+    const facilitator = await startFacilitator()
+    facilitator.settle = () => ({ success: false, transaction: '' })
+    const onBase = x402({ facilitator: facilitator.url, network, asset, payTo, perCredit: '1000', extra })
+    let mayAsk = (): void => {}
+    let isPaid = false
+    const written = new Promise<void>((resolve) => (mayAsk = resolve))
+    const slow = {
+      ...onBase,
+      name: 'slow',
+      detect: () => undefined,
+      async challenge() {
+        if (isPaid) await written
+        return { way: {} }
+      },
+    }
+    const limiter = opened(rampmeter({ store: memoryStore(), policies: [], payments: { providers: [onBase, slow] } }))
+    await limiter.ready()
+    const app = expressVersions[0]!.express()
+    app.get('/', limiter.route({ price: { credits: 10 } }), async (_, res) => {
+      isPaid = true
+      res.write('secret')
+      await expect.poll(() => facilitator.settled.length).toBe(1)
+      for (let nth = 0; nth < 50; nth += 1) {
+        res.write('secret')
+        await new Promise((resolve) => setTimeout(resolve, 5))
+      }
+      mayAsk()
+      for (let nth = 0; nth < 50; nth += 1) {
+        res.write('secret')
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+      res.end()
+    })
+    const served = await serve(app)
+    const required = (await served.ask('/')).headers['payment-required'] as string
+    const [accepted] = decodePaymentRequiredHeader(required).accepts
+    const { status, body } = await served.ask('/', { headers: { 'payment-signature': sign(accepted!) } })
+    expect([status, body.includes('secret')]).toEqual([402, false])
   })
 
   it('settles `upto` to what was said before the answer began, never above', async () => {
@@ -852,6 +948,17 @@ describe('x402', () => {
         }),
       )
     })
+  })
+
+  it('lets scripts of other origins read what to pay, and what was paid', async () => {
+    const facilitator = await startFacilitator()
+    const onBase = x402({ facilitator: facilitator.url, network, asset, payTo, perCredit: '1000', extra })
+    const limiter = opened(rampmeter({ exposeHeaders: true, policies: [], payments: { providers: [onBase, onBase] } }))
+    const app = expressVersions[0]!.express()
+    app.get('/', limiter.route({ price: { credits: 10 } }), (_, res) => res.json({}))
+    const { headers } = await (await serve(app)).ask('/')
+    const names = String(headers['access-control-expose-headers']).split(/, */)
+    expect(names.filter((name) => name.startsWith('PAYMENT'))).toEqual(['PAYMENT-REQUIRED', 'PAYMENT-RESPONSE'])
   })
 
   it('is paid by pacedFetch, within the budget of its owner', async () => {

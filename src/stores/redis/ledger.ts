@@ -101,7 +101,15 @@ function planOf(call: LedgerCall): readonly (number | string)[] {
     case 'sum':
       return [call.rebuild ? 1 : 0]
     case 'take-back':
-      return [call.purchase, call.by, takeBacks.indexOf(call.how) + 1, call.part, call.price, call.ref]
+      return [
+        call.purchase,
+        call.by,
+        takeBacks.indexOf(call.how) + 1,
+        call.part,
+        call.price,
+        call.ref,
+        call.early ? 1 : 0,
+      ]
   }
 }
 

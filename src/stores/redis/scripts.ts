@@ -1425,6 +1425,7 @@ redis.call('XTRIM', stream, 'MAXLEN', '=', whole(account.length - #oldest))
 end
 local function move(account, kind, available, held, ref)
 add(account.sums, kind, available, held)
+account.known = true
 local stream = account.key .. ':s'
 account.id = redis.call('XADD', stream, '*', 't', kind, 'a', whole(available), 'h', whole(held), 'r', ref)
 write(account.key, account.sums)
@@ -1584,20 +1585,29 @@ end
 local function purchase_key(account, name)
 return account.key .. ':p:' .. name
 end
-function ledger.buy(account, amount, name, ref)
-local code = ledger.grant(account, amount, ref)
-if code ~= 0 or name == '' then return code end
-local key = purchase_key(account, name)
-local before = tonumber(redis.call('HMGET', key, 'credits')[1] or 0)
-redis.call('HSET', key, 'credits', whole(before + amount))
-redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
-return code
-end
 local MOST_SO_FAR, ONCE, RETURNED = 1, 2, 3
-function ledger.take_back(account, name, by, how, part, price, ref)
+local function ask_early(key, early, by, how, part, price, ref)
+local shares = early and cjson.decode(early) or {}
+local own
+for _, share in ipairs(shares) do
+if share[1] == by then own = share end
+end
+if how == RETURNED then part, price = 0, 1 end
+if not own then
+shares[#shares + 1] = { by, part, price, ref }
+elseif how == RETURNED or (how == MOST_SO_FAR and part * own[3] > own[2] * price) then
+own[2], own[3] = part, price
+end
+redis.call('HSET', key, 'early', cjson.encode(shares))
+redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
+end
+function ledger.take_back(account, name, by, how, part, price, ref, early)
 local key, field = purchase_key(account, name), 'by:' .. by
-local row = redis.call('HMGET', key, 'credits', 'taken', field)
-if not row[1] then return UNKNOWN, 0, 0 end
+local row = redis.call('HMGET', key, 'credits', 'taken', field, 'early')
+if not row[1] then
+if early then ask_early(key, row[4], by, how, part, price, ref) end
+return UNKNOWN, 0, 0
+end
 local credits, taken, before = tonumber(row[1]), tonumber(row[2] or 0), tonumber(row[3] or 0)
 local amount = math.max(0, math.min(credits, math.floor(credits * part / price)))
 if how == MOST_SO_FAR then
@@ -1614,6 +1624,21 @@ if code ~= 0 then return code, 0, 0 end
 redis.call('HSET', key, 'taken', whole(more), field, whole(amount))
 redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
 return 0, moved, row[3] and 0 or 1
+end
+function ledger.buy(account, amount, name, ref)
+local code = ledger.grant(account, amount, ref)
+if code ~= 0 or name == '' then return code end
+local key, id = purchase_key(account, name), account.id
+local before = redis.call('HMGET', key, 'credits', 'early')
+redis.call('HSET', key, 'credits', whole((tonumber(before[1]) or 0) + amount))
+redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
+if not before[1] and before[2] then
+for _, share in ipairs(cjson.decode(before[2])) do
+ledger.take_back(account, name, share[1], ONCE, share[2], share[3], share[4])
+end
+account.id = id
+end
+return code
 end
 function ledger.hold(account, id, amount, held_for, now)
 local before = find(account, id)
@@ -3104,6 +3129,7 @@ redis.call('XTRIM', stream, 'MAXLEN', '=', whole(account.length - #oldest))
 end
 local function move(account, kind, available, held, ref)
 add(account.sums, kind, available, held)
+account.known = true
 local stream = account.key .. ':s'
 account.id = redis.call('XADD', stream, '*', 't', kind, 'a', whole(available), 'h', whole(held), 'r', ref)
 write(account.key, account.sums)
@@ -3263,20 +3289,29 @@ end
 local function purchase_key(account, name)
 return account.key .. ':p:' .. name
 end
-function ledger.buy(account, amount, name, ref)
-local code = ledger.grant(account, amount, ref)
-if code ~= 0 or name == '' then return code end
-local key = purchase_key(account, name)
-local before = tonumber(redis.call('HMGET', key, 'credits')[1] or 0)
-redis.call('HSET', key, 'credits', whole(before + amount))
-redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
-return code
-end
 local MOST_SO_FAR, ONCE, RETURNED = 1, 2, 3
-function ledger.take_back(account, name, by, how, part, price, ref)
+local function ask_early(key, early, by, how, part, price, ref)
+local shares = early and cjson.decode(early) or {}
+local own
+for _, share in ipairs(shares) do
+if share[1] == by then own = share end
+end
+if how == RETURNED then part, price = 0, 1 end
+if not own then
+shares[#shares + 1] = { by, part, price, ref }
+elseif how == RETURNED or (how == MOST_SO_FAR and part * own[3] > own[2] * price) then
+own[2], own[3] = part, price
+end
+redis.call('HSET', key, 'early', cjson.encode(shares))
+redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
+end
+function ledger.take_back(account, name, by, how, part, price, ref, early)
 local key, field = purchase_key(account, name), 'by:' .. by
-local row = redis.call('HMGET', key, 'credits', 'taken', field)
-if not row[1] then return UNKNOWN, 0, 0 end
+local row = redis.call('HMGET', key, 'credits', 'taken', field, 'early')
+if not row[1] then
+if early then ask_early(key, row[4], by, how, part, price, ref) end
+return UNKNOWN, 0, 0
+end
 local credits, taken, before = tonumber(row[1]), tonumber(row[2] or 0), tonumber(row[3] or 0)
 local amount = math.max(0, math.min(credits, math.floor(credits * part / price)))
 if how == MOST_SO_FAR then
@@ -3293,6 +3328,21 @@ if code ~= 0 then return code, 0, 0 end
 redis.call('HSET', key, 'taken', whole(more), field, whole(amount))
 redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
 return 0, moved, row[3] and 0 or 1
+end
+function ledger.buy(account, amount, name, ref)
+local code = ledger.grant(account, amount, ref)
+if code ~= 0 or name == '' then return code end
+local key, id = purchase_key(account, name), account.id
+local before = redis.call('HMGET', key, 'credits', 'early')
+redis.call('HSET', key, 'credits', whole((tonumber(before[1]) or 0) + amount))
+redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
+if not before[1] and before[2] then
+for _, share in ipairs(cjson.decode(before[2])) do
+ledger.take_back(account, name, share[1], ONCE, share[2], share[3], share[4])
+end
+account.id = id
+end
+return code
 end
 function ledger.hold(account, id, amount, held_for, now)
 local before = find(account, id)
@@ -3394,7 +3444,7 @@ elseif what == CANCEL then
 ledger.cancel(account, plan[3])
 elseif what == TAKE_BACK then
 local moved, first
-code, moved, first = ledger.take_back(account, plan[3], plan[4], plan[5], plan[6], plan[7], plan[8])
+code, moved, first = ledger.take_back(account, plan[3], plan[4], plan[5], plan[6], plan[7], plan[8], plan[9] == 1)
 more = { moved, first }
 elseif what == SUM then
 local before = {}
@@ -5072,6 +5122,7 @@ redis.call('XTRIM', stream, 'MAXLEN', '=', whole(account.length - #oldest))
 end
 local function move(account, kind, available, held, ref)
 add(account.sums, kind, available, held)
+account.known = true
 local stream = account.key .. ':s'
 account.id = redis.call('XADD', stream, '*', 't', kind, 'a', whole(available), 'h', whole(held), 'r', ref)
 write(account.key, account.sums)
@@ -5231,20 +5282,29 @@ end
 local function purchase_key(account, name)
 return account.key .. ':p:' .. name
 end
-function ledger.buy(account, amount, name, ref)
-local code = ledger.grant(account, amount, ref)
-if code ~= 0 or name == '' then return code end
-local key = purchase_key(account, name)
-local before = tonumber(redis.call('HMGET', key, 'credits')[1] or 0)
-redis.call('HSET', key, 'credits', whole(before + amount))
-redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
-return code
-end
 local MOST_SO_FAR, ONCE, RETURNED = 1, 2, 3
-function ledger.take_back(account, name, by, how, part, price, ref)
+local function ask_early(key, early, by, how, part, price, ref)
+local shares = early and cjson.decode(early) or {}
+local own
+for _, share in ipairs(shares) do
+if share[1] == by then own = share end
+end
+if how == RETURNED then part, price = 0, 1 end
+if not own then
+shares[#shares + 1] = { by, part, price, ref }
+elseif how == RETURNED or (how == MOST_SO_FAR and part * own[3] > own[2] * price) then
+own[2], own[3] = part, price
+end
+redis.call('HSET', key, 'early', cjson.encode(shares))
+redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
+end
+function ledger.take_back(account, name, by, how, part, price, ref, early)
 local key, field = purchase_key(account, name), 'by:' .. by
-local row = redis.call('HMGET', key, 'credits', 'taken', field)
-if not row[1] then return UNKNOWN, 0, 0 end
+local row = redis.call('HMGET', key, 'credits', 'taken', field, 'early')
+if not row[1] then
+if early then ask_early(key, row[4], by, how, part, price, ref) end
+return UNKNOWN, 0, 0
+end
 local credits, taken, before = tonumber(row[1]), tonumber(row[2] or 0), tonumber(row[3] or 0)
 local amount = math.max(0, math.min(credits, math.floor(credits * part / price)))
 if how == MOST_SO_FAR then
@@ -5261,6 +5321,21 @@ if code ~= 0 then return code, 0, 0 end
 redis.call('HSET', key, 'taken', whole(more), field, whole(amount))
 redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
 return 0, moved, row[3] and 0 or 1
+end
+function ledger.buy(account, amount, name, ref)
+local code = ledger.grant(account, amount, ref)
+if code ~= 0 or name == '' then return code end
+local key, id = purchase_key(account, name), account.id
+local before = redis.call('HMGET', key, 'credits', 'early')
+redis.call('HSET', key, 'credits', whole((tonumber(before[1]) or 0) + amount))
+redis.call('PEXPIRE', key, whole(PURCHASE_KEPT))
+if not before[1] and before[2] then
+for _, share in ipairs(cjson.decode(before[2])) do
+ledger.take_back(account, name, share[1], ONCE, share[2], share[3], share[4])
+end
+account.id = id
+end
+return code
 end
 function ledger.hold(account, id, amount, held_for, now)
 local before = find(account, id)
