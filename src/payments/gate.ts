@@ -32,7 +32,7 @@ export function beforeFirstByte(res: Response, act: (status: number) => Promise<
   function begin(status: number): void {
     state = 'waiting'
     const { statusCode, statusMessage } = res
-    void act(status).then(({ fields = {}, instead }) => {
+    const decided = act(status).then(({ fields = {}, instead }) => {
       state = 'open'
       if (instead !== undefined) {
         isReplaced = true
@@ -44,6 +44,8 @@ export function beforeFirstByte(res: Response, act: (status: number) => Promise<
       for (const resume of waiting) resume()
       if (asksToWait && !res.writableEnded && !res.writableNeedDrain) res.emit('drain')
     })
+    // A provider of the app's that gives a field no response can have, or a refusal of its own that throws: no answer, but no crash.
+    decided.catch(() => res.destroy())
   }
 
   /** The handler has ended its answer, or another was given in its stead, which it cannot know. */

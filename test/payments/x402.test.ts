@@ -557,6 +557,28 @@ describe('x402', () => {
     expect(told).toEqual([true, 'ERR_HTTP_HEADERS_SENT'])
   })
 
+  it('answers nothing, and lives on, where a provider gives a field that no response can have', async () => {
+    const facilitator = await startFacilitator()
+    const onBase = x402({ facilitator: facilitator.url, network, asset, payTo, perCredit: '1000', extra })
+    const capture = async (...call: Parameters<typeof onBase.capture>): ReturnType<typeof onBase.capture> => ({
+      ...(await onBase.capture(...call)),
+      fields: { 'no field': 'x' },
+    })
+    const limiter = opened(
+      rampmeter({ store: memoryStore(), policies: [], payments: { providers: [{ ...onBase, capture }] } }),
+    )
+    await limiter.ready()
+    const app = expressVersions[0]!.express()
+    app.get('/', limiter.route({ price: { credits: 10 } }), (_, res) => res.json({}))
+    const served = await serve(app)
+    const required = (await served.ask('/')).headers['payment-required'] as string
+    const [accepted] = decodePaymentRequiredHeader(required).accepts
+    await expect(served.ask('/', { headers: { 'payment-signature': sign(accepted!) } })).rejects.toThrow(
+      /hang up|socket/,
+    )
+    expect((await served.ask('/')).status).toBe(402)
+  })
+
   it('lets nothing of a stream through while it is made out what would pay in its stead', async () => {
     const facilitator = await startFacilitator()
     facilitator.settle = () => ({ success: false, transaction: '' })
