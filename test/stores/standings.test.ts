@@ -1,5 +1,6 @@
 // The memory store and Redis come to the same standing, to the last millionth: random conduct is played to both.
 
+import { randomUUID } from 'node:crypto'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { abuseOption } from '../../src/abuse/options.ts'
@@ -13,6 +14,7 @@ import {
   type SignalName,
   type StandingQuery,
 } from '../../src/standing.ts'
+import { redisStore } from '../../src/stores/redis/redis-store.ts'
 import type { Charge, OpenStore } from '../../src/stores/store.ts'
 import { hourUs, memoryStage, minuteUs, redisStage, secondUs, type TimedStore } from '../promises/histories.ts'
 
@@ -50,7 +52,14 @@ const query: StandingQuery = {
   idle,
 }
 
-function decisionOf(partition: string, standing: StandingQuery = query): Parameters<OpenStore['decide']>[0] {
+/** Whose counters a decision charges: the client's own, one for everybody, or both. */
+const counters: readonly (readonly ('own' | 'common')[])[] = [['own'], ['common'], ['common', 'own'], ['own', 'common']]
+
+function decisionOf(
+  partition: string,
+  standing: StandingQuery = query,
+  counted: readonly ('own' | 'common')[] = ['own'],
+): Parameters<OpenStore['decide']>[0] {
   const own: Charge = {
     kind: 'token-bucket',
     stateId: 7,
@@ -62,8 +71,14 @@ function decisionOf(partition: string, standing: StandingQuery = query): Paramet
     liftable: false,
     shadow: false,
   }
+  const common: Charge = {
+    ...own,
+    stateId: 9,
+    partition: '@global',
+    holder: partition.length + partition.charCodeAt(4),
+  }
   const asked: Charge = { ...own, kind: 'standing', stateId: 8, quota: 1, capacity: 1, cost: 0, after: true, standing }
-  return { charges: [own, asked], undo: [], commit: true }
+  return { charges: [...counted.map((whose) => (whose === 'own' ? own : common)), asked], undo: [], commit: true }
 }
 
 const nothing: ConductEvent = {
@@ -157,12 +172,16 @@ async function act(place: TimedStore, { does, partition, events }: Act, by: Cond
       return await standings!.observe([{ ...observation, once: `id-${events.length % 3}` }, observation], by)
     case 'decide':
       return await store.decide(
-        decisionOf(partition, {
-          ...query,
-          ladder: ladders[(events.length + 1) % 4]!,
-          scope: events.length % 2,
-          idle: events.length % 16,
-        }),
+        decisionOf(
+          partition,
+          {
+            ...query,
+            ladder: ladders[(events.length + 1) % 4]!,
+            scope: events.length % 2,
+            idle: events.length % 16,
+          },
+          counters[(events[0]!.endpoint + events.length) % 4],
+        ),
       )
     case 'suspend':
       return await standings!.rule(partition, { set: { s: String(now + minuteUs), ds: '{}' }, take: [], audit: 'a' })
@@ -205,6 +224,27 @@ describe('standings', () => {
     },
     60_000 * depth,
   )
+})
+
+it('what one client did says nothing of another that shares a counter with it', async () => {
+  const remembering = redisStore(onRedis.redis, { prefix: `${randomUUID()}:` }).open({
+    nameOf: (partition) => partition,
+  })
+  await remembering.ready()
+  for (const store of [inMemory.fresh().store, remembering]) {
+    for (const counted of counters) {
+      const ask = async (partition: string): Promise<boolean> =>
+        (await store.decide(decisionOf(partition, query, counted))).admitted
+      expect(await ask('key:one')).toBe(true)
+      await store.standings!.rule('key:one', { set: { s: '-1', ds: '{}' }, take: [], audit: 'a' })
+      const asked: boolean[] = []
+      for (let times = 0; times < 3; times += 1) asked.push(await ask('key:one'), await ask('key:two'))
+      expect(asked).toEqual([false, true, false, true, false, true])
+      await store.standings!.rule('key:one', { set: {}, take: ['s', 'ds'], audit: 'b' })
+      expect(await ask('key:one')).toBe(true)
+    }
+  }
+  await remembering.close()
 })
 
 it('a step on the ladder of one route is none on another, and is not lost there, in both stores', async () => {

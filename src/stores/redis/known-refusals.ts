@@ -71,6 +71,8 @@ export class KnownRefusals {
    */
   learn({ shape, request }: ShapedRequest, decision: StoreDecision | RampmeterError, sentAt: number): void {
     if (decision instanceof Error || decision.admitted || shape?.keyCount !== 1) return
+    // What one client did says nothing of others who share a counter with it.
+    if (shape.standing !== undefined && shape.standingPlace !== 1) return
     const { charges } = request
     const { partition } = charges[0]!
     if (sentAt <= Math.max(this.#notBefore, this.#givenBackAt.get(partition) ?? -Infinity)) return

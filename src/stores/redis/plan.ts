@@ -127,7 +127,7 @@ function keysOfShape(
     keys.push(names.partition(request.charges[index]!.partition))
     place += 1
   }
-  if (standing !== undefined) keys.push(names.standing(request.charges[0]!.partition, 'standing'))
+  if (standing !== undefined) keys.push(names.standing(request.charges.at(-1)!.partition, 'standing'))
 }
 
 /** Who asks, where clients share a partition. */

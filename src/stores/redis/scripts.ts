@@ -77,37 +77,43 @@ after = floor(shape[from + 7] / AFTER) % 2 == 1,
 end
 shape.by_key, shape.policies = by_key, policies
 end
-local function paid_in(span, quota, scale)
-if scale == 1 then return span * quota end
-return floor(span * quota / scale * JUST_BELOW)
+local function paid_scaled(span, policy)
+return floor(span * policy.quota / policy.scale * JUST_BELOW)
 end
-local function falls_to(deficit, spare, quota, scale)
+local function falls_to(deficit, spare, policy)
 if deficit <= spare then return now end
-local time = now + ceil((deficit - spare) * scale / quota * (scale == 1 and 1 or JUST_ABOVE))
-while deficit - paid_in(time - now, quota, scale) > spare do time = time + 1 end
-while deficit - paid_in(time - 1 - now, quota, scale) <= spare do time = time - 1 end
+local quota = policy.quota
+if policy.power == 0 then
+local time = now + ceil((deficit - spare) / quota)
+while deficit - (time - now) * quota > spare do time = time + 1 end
+while deficit - (time - 1 - now) * quota <= spare do time = time - 1 end
+return time
+end
+local time = now + ceil((deficit - spare) * policy.scale / quota * JUST_ABOVE)
+while deficit - paid_scaled(time - now, policy) > spare do time = time + 1 end
+while deficit - paid_scaled(time - 1 - now, policy) <= spare do time = time - 1 end
 return time
 end
 local function charge(policy, value, from, till, told)
 local kind, quota, window, cost = policy.kind, policy.quota, policy.window, policy.cost
 if kind == 1 then
-local weight, scale = policy.weight, policy.scale
+local weight = policy.weight
 local deficit, room = 0, policy.capacity * weight
 if from > 0 then
 local at, earlier, power
 deficit, at, earlier, power = unpack_bytes('<dddB', value, from + 11)
 if earlier ~= quota or power ~= policy.power or at > now then return false end
-deficit = deficit - paid_in(now - at, quota, scale)
+deficit = deficit - (power == 0 and (now - at) * quota or paid_scaled(now - at, policy))
 if deficit < 0 then deficit = 0 end
 end
 deficit = deficit + cost * weight
 if deficit > room then return false end
-local full = falls_to(deficit, 0, quota, scale)
+local full = falls_to(deficit, 0, policy)
 local spare, wait = room - policy.another * weight, 0
 if spare < 0 then
 wait = -1
 elseif deficit > spare then
-wait = falls_to(deficit, spare, quota, scale) - now
+wait = falls_to(deficit, spare, policy) - now
 end
 answer[told], answer[told + 1], answer[told + 2] = floor((room - deficit) / weight), wait, full - now
 local second = ceil(full / 1000000)

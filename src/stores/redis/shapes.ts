@@ -17,6 +17,8 @@ export interface Shape {
   readonly charges: readonly ShapedCharge[]
   /** What is asked of the client's standing. */
   readonly standing: Charge | undefined
+  /** Which of the decision's keys is the client's own, from 1; 0 where none is, as all is counted for everybody, say. */
+  readonly standingPlace: number
   /** How many keys of partitions it has. */
   readonly keyCount: number
   readonly promises: boolean
@@ -69,15 +71,17 @@ export class Shapes {
     const count = standing === undefined ? charges.length : charges.length - 1
     const isPlainOne = request.commit && request.undo.length === 0 && request.tickets === undefined
     if (first === undefined || count === 0 || !isPlainOne || typeof request.promise === 'object') return undefined
-    // What people have approved is looked up in full, and so is the standing of somebody else.
-    if (standing !== undefined && (standing.standing!.scope !== 0 || standing.partition !== first.partition))
-      return undefined
+    // What people have approved is looked up in full.
+    if (standing !== undefined && standing.standing!.scope !== 0) return undefined
     const promises = request.promise !== false
     let known = this.#known.get(first.stateId)
     const at =
       known?.findIndex(
         (shape) =>
-          shape.promises === promises && isAskedLike(shape.standing, standing) && isLike(shape, charges, count),
+          shape.promises === promises &&
+          isAskedLike(shape.standing, standing) &&
+          isOfLike(shape, standing, charges, count) &&
+          isLike(shape, charges, count),
       ) ?? -1
     if (at !== -1) {
       const shape = known![at]!
@@ -116,12 +120,14 @@ export class Shapes {
         flagsOf(charge),
       ].join(),
     )
-    const asked = standing === undefined ? 0 : `[1,${standing.stateId},${extraOf(standing)}]`
+    const standingPlace = standing === undefined ? 0 : partitions.indexOf(standing.partition) + 1
+    const asked = standing === undefined ? 0 : `[${standingPlace},${standing.stateId},${extraOf(standing)}]`
     const head = [partitions.length, charges.length, promises ? 0 : -1, asked]
     const bases = basesOf(standing === undefined ? charges : [...charges, standing])
     return {
       charges: shaped,
       standing,
+      standingPlace,
       keyCount: partitions.length,
       promises,
       text: `[${[...head, ...entries, ...bases].join()}]`,
@@ -148,7 +154,22 @@ const askedMembers = Object.keys({
   idle: true,
 } satisfies Record<Exclude<keyof StandingQuery, 'ladder'>, true>) as Exclude<keyof StandingQuery, 'ladder'>[]
 
-/** Whether the same is asked of two clients' standings. The first partition is theirs. */
+/** Whether the key that is the client's own is the same of a decision as of a shape. */
+function isOfLike(
+  { standingPlace }: Shape,
+  standing: Charge | undefined,
+  charges: readonly Charge[],
+  count: number,
+): boolean {
+  if (standing === undefined) return true
+  if (standing.partition === charges[0]!.partition) return standingPlace === 1
+  for (let index = 1; index < count; index += 1) {
+    if (charges[index]!.partition === standing.partition) return placeOf(charges, index) === standingPlace
+  }
+  return standingPlace === 0
+}
+
+/** Whether the same is asked of two clients' standings. */
 function isAskedLike(one: Charge | undefined, other: Charge | undefined): boolean {
   if (one === undefined || other === undefined) return one === other
   const asked = one.standing!
